@@ -1,0 +1,1 @@
+"""Wire-compatible copies of other projects' messages, under names of our own."""

@@ -1,0 +1,1 @@
+"""What executes models. Imported in worker and converter processes only."""

@@ -1,0 +1,291 @@
+"""Reads saved_model.pb: which signatures a SavedModel has, and the part of its graph that they reach.
+
+Pure functions over messages; no TensorFlow. The pruned graph is why a Keras 3 export, which stores every weight
+twice, costs the memory of one copy, and why a SavedModel whose variables TensorFlow's own Session loader leaves
+uninitialised (`tf.saved_model.save` of a Keras 3 model) loads at all: variables are found through the object graph,
+as `tf.saved_model.load` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from ..compat import saved_model_pb2 as pb
+from ..errors import ModelhostError, Reason, brief
+from ..tensors import ITEMSIZE, SignatureSpec, TensorSpec, VariableSpec
+
+DEFAULT_TAGS = ("serve",)
+# Signatures that exporters add for loaders, not for callers.
+_INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
+# DataType numbers from here on are TensorFlow 1's reference types.
+_REF_DTYPE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a signature's input or output is in the graph."""
+
+    spec: TensorSpec
+    tensor: str
+    default: pb.TensorValue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A signature with its places in the graph."""
+
+    spec: SignatureSpec
+    inputs: tuple[Endpoint, ...]
+    outputs: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A variable's node, and the key of its value in the checkpoint."""
+
+    node: str
+    dtype: int
+    key: str
+    nbytes: int
+
+
+def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
+    """The MetaGraph with these tags, of a SavedModel directory.
+
+    Raises:
+        ModelhostError: SOURCE_NOT_FOUND, SOURCE_INVALID or SOURCE_UNSUPPORTED.
+    """
+    folder = Path(path)
+    file = folder / "saved_model.pb"
+    if not file.exists():
+        if (folder / "saved_model.pbtxt").exists():
+            raise ModelhostError(
+                Reason.SOURCE_UNSUPPORTED, "a SavedModel in text form (saved_model.pbtxt); save it as saved_model.pb"
+            )
+        raise ModelhostError(
+            Reason.SOURCE_INVALID,
+            "not a SavedModel: the directory has no saved_model.pb, nor a sub-directory named by a version number "
+            "that has one",
+        )
+    try:
+        saved_model = pb.SavedModel.FromString(file.read_bytes())
+    except DecodeError:
+        raise ModelhostError(Reason.SOURCE_INVALID, "saved_model.pb is truncated or corrupt") from None
+    except OSError as error:
+        raise ModelhostError(Reason.SOURCE_INVALID, f"saved_model.pb cannot be read: {error.strerror}") from None
+    wanted = set(tags or DEFAULT_TAGS)
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == wanted:
+            return meta_graph
+    there = ", ".join(str(sorted(m.meta_info_def.tags)) for m in saved_model.meta_graphs) or "none"
+    raise ModelhostError(
+        Reason.SOURCE_INVALID, f"no MetaGraph with the tags {sorted(wanted)}; the SavedModel has: {there}"
+    )
+
+
+def _shape(shape: pb.TensorShape) -> tuple[int, ...] | None:
+    return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
+
+
+def read_callables(meta_graph: pb.MetaGraphDef) -> list[Entry]:
+    """The signatures a caller can use, in alphabetical order.
+
+    Raises:
+        ModelhostError: SOURCE_INVALID when there is none.
+    """
+    placeholders_with_default = {n.name for n in meta_graph.graph_def.node if n.op == "PlaceholderWithDefault"}
+    callables = []
+    for name, definition in sorted(meta_graph.signature_def.items()):
+        if name in _INTERNAL_SIGNATURES or not definition.outputs:
+            continue
+        try:
+            inputs = tuple(
+                _endpoint(key, info, definition.defaults, placeholders_with_default)
+                for key, info in sorted(definition.inputs.items())
+            )
+            outputs = tuple(_endpoint(key, info, {}, ()) for key, info in sorted(definition.outputs.items()))
+        except ModelhostError as error:
+            raise ModelhostError(error.reason, f"signature {brief(name)}: {error.message}") from None
+        spec = SignatureSpec(
+            name, tuple(e.spec for e in inputs), tuple(e.spec for e in outputs), definition.method_name
+        )
+        callables.append(Entry(spec, inputs, outputs))
+    if not callables:
+        raise ModelhostError(
+            Reason.SOURCE_INVALID,
+            "the SavedModel has no signatures; give tf.saved_model.save a `signatures` argument, "
+            "or use model.export of Keras",
+        )
+    return callables
+
+
+def _endpoint(
+    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorValue], optional_nodes: Iterable[str]
+) -> Endpoint:
+    kind = info.WhichOneof("encoding")
+    if kind != "name":
+        raise ModelhostError(
+            Reason.SOURCE_UNSUPPORTED, f"{brief(name)} is a {kind} tensor; only dense tensors can be served"
+        )
+    dtype = info.dtype % _REF_DTYPE
+    if dtype not in ITEMSIZE:
+        raise ModelhostError(
+            Reason.SOURCE_UNSUPPORTED, f"{brief(name)} has TensorFlow's dtype number {dtype}, which cannot be served"
+        )
+    default = defaults[name] if name in defaults else None
+    optional = default is not None or info.name.partition(":")[0] in optional_nodes
+    return Endpoint(TensorSpec(name, dtype, _shape(info.tensor_shape), optional), info.name, default)
+
+
+def node_name(reference: str) -> str:
+    """The node that an input reference (`^node`, `node`, `node:1`) names."""
+    return reference.removeprefix("^").partition(":")[0]
+
+
+def reachable(graph: pb.GraphDef, roots: Iterable[str]) -> list[pb.NodeDef]:
+    """The nodes that the named ones depend on, and these, in the graph's order."""
+    by_name = {node.name: node for node in graph.node}
+    seen: set[str] = set()
+    pending = [node_name(root) for root in roots]
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in by_name:
+            pending.extend(node_name(reference) for reference in by_name[name].input)
+    return [node for node in graph.node if node.name in seen]
+
+
+def _function_names(nodes: Iterable[pb.NodeDef]) -> set[str]:
+    names = set()
+    for node in nodes:
+        names.add(node.op)  # A node may call a function by using its name as the op.
+        for attr in node.attr.values():
+            if attr.HasField("func"):
+                names.add(attr.func.name)
+            elif attr.HasField("list"):
+                names.update(function.name for function in attr.list.func)
+    return names
+
+
+def reachable_functions(graph: pb.GraphDef, nodes: Iterable[pb.NodeDef]) -> list[pb.FunctionDef]:
+    """The library functions that these nodes call, directly or through others."""
+    by_name = {function.signature.name: function for function in graph.library.function}
+    gradients = {gradient.function_name: gradient.gradient_func for gradient in graph.library.gradient}
+    seen: set[str] = set()
+    pending = list(_function_names(nodes))
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in by_name:
+            continue
+        seen.add(name)
+        pending.extend(_function_names(by_name[name].node_def))
+        if name in gradients:
+            pending.append(gradients[name])
+    return [by_name[name] for name in sorted(seen)]
+
+
+def init_op(meta_graph: pb.MetaGraphDef) -> str | None:
+    """The operation that initialises tables and the like, when there is one."""
+    signature = meta_graph.signature_def.get("__saved_model_init_op")
+    if signature is not None:
+        return node_name(signature.outputs["__saved_model_init_op"].name)
+    for key in ("saved_model_main_op", "legacy_init_op"):
+        if key in meta_graph.collection_def and meta_graph.collection_def[key].node_list.value:
+            return node_name(meta_graph.collection_def[key].node_list.value[0])
+    return None
+
+
+def asset_feeds(meta_graph: pb.MetaGraphDef, path: str) -> dict[str, bytes]:
+    """The tensors that initialisers expect paths of asset files in."""
+    folder = Path(path) / "assets"
+    return {
+        asset.tensor_info.name: str(folder / Path(asset.filename).name).encode()
+        for asset in meta_graph.asset_file_def
+        if asset.tensor_info.name
+    }
+
+
+def variable_nodes(nodes: Iterable[pb.NodeDef]) -> list[pb.NodeDef]:
+    """The nodes that hold variables, of TensorFlow 2's kind and of 1's."""
+    return [node for node in nodes if node.op in ("VarHandleOp", "VariableV2", "Variable")]
+
+
+def variable_spec(node: pb.NodeDef) -> VariableSpec:
+    """What a variable's node says of it."""
+    shape = _shape(node.attr["shape"].shape)
+    # Looking up a missing key of a protobuf map would add it.
+    shared_name = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
+    name = shared_name or node.name
+    return VariableSpec(name, node.attr["dtype"].type % _REF_DTYPE, (-1,) if shape is None else shape)
+
+
+def find_restores(
+    meta_graph: pb.MetaGraphDef, nodes: Sequence[pb.NodeDef], checkpoint: pb.TrackableObjectGraph
+) -> list[Restore] | None:
+    """How to restore each variable among `nodes`; None when that is not certain for every one of them.
+
+    A function's captures are, in order, the last inputs of the node that calls it; the object graph tells which
+    object each is, and the checkpoint's own object graph under which key that object's value is stored.
+    """
+    objects = meta_graph.object_graph_def
+    if len(checkpoint.nodes) != len(objects.nodes):
+        return None
+    object_of: dict[str, int] = {}
+    for node in nodes:
+        if "f" not in node.attr:
+            continue
+        function = objects.concrete_functions.get(node.attr["f"].func.name)
+        if function is None or not function.bound_inputs:
+            continue
+        data_inputs = [reference for reference in node.input if not reference.startswith("^")]
+        captures = data_inputs[len(data_inputs) - len(function.bound_inputs) :]
+        for reference, object_id in zip(captures, function.bound_inputs, strict=False):
+            object_of[node_name(reference)] = object_id
+    restores = []
+    for node in nodes:
+        if node.op in ("VariableV2", "Variable"):
+            return None
+        if node.op != "VarHandleOp":
+            # Tables that training may fill are restored by their saver, which only the full loader runs.
+            if node.op.startswith("Mutable"):
+                return None
+            continue
+        restore = _restore(node, object_of.get(node.name), objects, checkpoint)
+        if restore is None:
+            return None
+        restores.append(restore)
+    return restores
+
+
+def _restore(
+    node: pb.NodeDef, object_id: int | None, objects: pb.SavedObjectGraph, checkpoint: pb.TrackableObjectGraph
+) -> Restore | None:
+    if object_id is None or not 0 <= object_id < len(objects.nodes):
+        return None
+    saved, stored = objects.nodes[object_id], checkpoint.nodes[object_id]
+    dtype = node.attr["dtype"].type
+    # The kinds of object that are stored as exactly one value; anything else has a saver of its own.
+    if not saved.HasField("variable") or saved.registered_saver or saved.saveable_objects:
+        return None
+    if saved.variable.dtype != dtype or len(stored.attributes) != 1 or stored.attributes[0].name != "VARIABLE_VALUE":
+        return None
+    return Restore(node.name, dtype, stored.attributes[0].checkpoint_key, variable_spec(node).nbytes)
+
+
+def grouped(restores: Sequence[Restore], group_bytes: int) -> list[list[Restore]]:
+    """The restores in groups of about `group_bytes`: enough at once to be fast, few enough to tell the progress."""
+    groups: list[list[Restore]] = []
+    size = group_bytes
+    for restore in restores:
+        if size >= group_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(restore)
+        size += restore.nbytes
+    return groups

@@ -1,0 +1,102 @@
+"""Shared memory for large tensors, one arena for each direction between the server and a worker.
+
+An arena is one memfd, mapped by both sides once; its sender allocates ranges and tells the receiver their offsets.
+The file is sparse, so its size costs nothing; what has been touched is given back to the system as soon as the arena
+is empty again, but for the first few megabytes, which stay warm for the next call.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from bisect import insort
+
+# Virtual; only touched pages exist.
+ARENA_BYTES = 16 << 30
+# From here on a tensor is worth a range of its own rather than a place in the frame.
+LARGE_BYTES = 64 << 10
+_WARM_BYTES = 8 << 20
+_PAGE = mmap.PAGESIZE
+
+
+def create_arena_fd() -> int:
+    """A new, empty arena's file descriptor."""
+    fd = os.memfd_create("modelhost-arena", os.MFD_CLOEXEC)
+    os.ftruncate(fd, ARENA_BYTES)
+    return fd
+
+
+class Arena:
+    """A mapped arena. The sender uses `allocate` and `free`, the receiver only `view`."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, ARENA_BYTES)
+        self._view = memoryview(self._map)
+        self._lock = threading.Lock()
+        self._free: list[tuple[int, int]] = [(0, ARENA_BYTES)]
+        self._used: dict[int, int] = {}
+        self._touched = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes in ranges not freed."""
+        with self._lock:
+            return sum(self._used.values())
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """The bytes of a range.
+
+        Raises:
+            ValueError: the range is not within the arena.
+        """
+        if not (0 <= offset <= ARENA_BYTES and 0 <= size <= ARENA_BYTES - offset):
+            raise ValueError(f"range {offset}+{size} is outside the arena")
+        return self._view[offset : offset + size]
+
+    def allocate(self, size: int) -> int | None:
+        """The offset of a new page-aligned range, the lowest that fits; None when the arena is full."""
+        size = -(-size // _PAGE) * _PAGE
+        with self._lock:
+            for i, (offset, room) in enumerate(self._free):
+                if room >= size:
+                    if room == size:
+                        del self._free[i]
+                    else:
+                        self._free[i] = (offset + size, room - size)
+                    self._used[offset] = size
+                    self._touched = max(self._touched, offset + size)
+                    return offset
+        return None
+
+    def free(self, offset: int) -> None:
+        """Frees a range.
+
+        Raises:
+            KeyError: no range begins there.
+        """
+        with self._lock:
+            size = self._used.pop(offset)
+            if self._used:
+                insort(self._free, (offset, size))
+                self._merge(self._free.index((offset, size)))
+                return
+            self._free = [(0, ARENA_BYTES)]
+            if self._touched > _WARM_BYTES:
+                self._map.madvise(mmap.MADV_REMOVE, _WARM_BYTES, self._touched - _WARM_BYTES)
+                self._touched = _WARM_BYTES
+
+    def _merge(self, i: int) -> None:
+        for left in (i, i - 1):
+            if 0 <= left < len(self._free) - 1:
+                (offset, size), (next_offset, next_size) = self._free[left : left + 2]
+                if offset + size == next_offset:
+                    self._free[left : left + 2] = [(offset, size + next_size)]
+
+    def close(self) -> None:
+        """Unmaps the arena, unless something still looks at it."""
+        try:
+            self._view.release()
+            self._map.close()
+        except BufferError:
+            pass

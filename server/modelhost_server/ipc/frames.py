@@ -1,0 +1,191 @@
+"""The frames between server and worker.
+
+A frame is a header (body length, kind, call id) and a body. Bodies of predictions are packed structs, because they
+are on every call's way; all others are JSON, because they are not.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+from ..tensors import STRING, LentMemory, RawTensor, element_count
+from .arena import LARGE_BYTES, Arena
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    # Server to worker.
+    PREDICT = 1
+    LOAD = 2
+    UNLOAD = 3
+    MEASURE = 4
+    # Worker to server; each answers the call whose id it carries, but PROGRESS, which precedes the answer.
+    RESULT = 16
+    ERROR = 17
+    DONE = 18
+    PROGRESS = 19
+    # Both ways: ranges of the other side's arena that are no longer needed; call id 0.
+    RELEASE = 32
+
+
+HEADER = struct.Struct("<IBQ")
+_PREDICT = struct.Struct("<IHHH")
+_RESULT = struct.Struct("<HH")
+_TENSOR = struct.Struct("<HBB4xQQ")
+_INLINE = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def frame(kind: Kind, call: int, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+    """A frame as buffers to send one after the other."""
+    return [HEADER.pack(sum(map(len, parts)), kind, call), *parts]
+
+
+def json_frame(kind: Kind, call: int, body: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """A frame with a JSON body."""
+    return frame(kind, call, json.dumps(body).encode())
+
+
+def release_frame(offsets: Sequence[int]) -> list[bytes | memoryview]:
+    """A frame that gives ranges back to their arena."""
+    return frame(Kind.RELEASE, 0, struct.pack(f"<{len(offsets)}Q", *offsets))
+
+
+def released_offsets(body: memoryview) -> Sequence[int]:
+    """The ranges that a RELEASE frame gives back."""
+    return struct.unpack(f"<{len(body) // 8}Q", body)
+
+
+@cache
+def _dims(rank: int) -> struct.Struct:
+    return struct.Struct(f"<{rank}q")
+
+
+class TensorWriter:
+    """Packs tensors for a frame: small ones into it, large ones into the arena."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._heads: list[bytes] = []
+        self._inline: list[bytes | memoryview] = []
+        self.count = 0
+        self.offsets: list[int] = []
+
+    def put(self, index: int, dtype: int, shape: Sequence[int], data: bytes | memoryview | Sequence[bytes]) -> None:
+        """Adds a tensor; what goes into the arena is copied at once."""
+        if dtype == STRING:
+            content: bytes | memoryview = _pack_strings(data)  # type: ignore[arg-type]
+        else:
+            content = data  # type: ignore[assignment]
+        size, place = len(content), _INLINE
+        if size >= LARGE_BYTES:
+            offset = self._arena.allocate(size)
+            if offset is not None:
+                self._arena.view(offset, size)[:] = content
+                self.offsets.append(offset)
+                place = offset
+        if place == _INLINE:
+            self._inline.append(content)
+        rank = len(shape)
+        self._heads.append(_TENSOR.pack(index, dtype, rank, size, place) + _dims(rank).pack(*shape))
+        self.count += 1
+
+    def parts(self) -> list[bytes | memoryview]:
+        """What has been put, as it goes into a frame."""
+        return [*self._heads, *self._inline]
+
+    def free(self) -> None:
+        """Frees what has been put into the arena."""
+        for offset in self.offsets:
+            self._arena.free(offset)
+        self.offsets.clear()
+
+
+def _pack_strings(values: Sequence[bytes]) -> bytes:
+    return b"".join((struct.pack(f"<{len(values)}I", *map(len, values)), *values))
+
+
+def _unpack_strings(content: memoryview, count: int) -> list[bytes]:
+    lengths = struct.unpack_from(f"<{count}I", content)
+    data, offset, values = bytes(content), 4 * count, []
+    for length in lengths:
+        values.append(data[offset : offset + length])
+        offset += length
+    return values
+
+
+# Makes the memory of a range of the arena into what the reader wants to have of it.
+Borrow = Callable[[int, memoryview], "LentMemory | memoryview"]
+
+
+def read_tensors(body: memoryview, start: int, count: int, arena: Arena, borrow: Borrow) -> list[tuple[int, RawTensor]]:
+    """The tensors of a frame, from `start` on, with their indices.
+
+    Raises:
+        ValueError, struct.error: the frame contradicts itself.
+    """
+    heads = []
+    for _ in range(count):
+        index, dtype, rank, size, place = _TENSOR.unpack_from(body, start)
+        start += _TENSOR.size
+        heads.append((index, dtype, _dims(rank).unpack_from(body, start), size, place))
+        start += 8 * rank
+    tensors = []
+    for index, dtype, shape, size, place in heads:
+        data: Any
+        if place == _INLINE:
+            if start + size > len(body):
+                raise ValueError("a tensor ends beyond its frame")
+            view = body[start : start + size]
+            start += size
+            data = _unpack_strings(view, element_count(shape)) if dtype == STRING else view
+        elif dtype == STRING:
+            view = arena.view(place, size)
+            data = _unpack_strings(view, element_count(shape))
+            borrow(place, view)
+        else:
+            data = borrow(place, arena.view(place, size))
+        tensors.append((index, RawTensor(dtype, shape, data)))
+    return tensors
+
+
+def predict_frame(call: int, key: int, signature: int, outputs: Sequence[int], tensors: TensorWriter) -> list[Any]:
+    """A PREDICT frame: run signature number `signature` of the version known to the worker as `key`."""
+    head = _PREDICT.pack(key, signature, len(outputs), tensors.count)
+    wanted = struct.pack(f"<{len(outputs)}H", *outputs)
+    return frame(Kind.PREDICT, call, head, wanted, *tensors.parts())
+
+
+def read_predict(body: memoryview) -> tuple[int, int, Sequence[int], int, int]:
+    """key, signature, outputs wanted, number of inputs, and where these begin."""
+    key, signature, output_count, input_count = _PREDICT.unpack_from(body)
+    outputs = struct.unpack_from(f"<{output_count}H", body, _PREDICT.size)
+    return key, signature, outputs, input_count, _PREDICT.size + 2 * output_count
+
+
+def result_frame(call: int, tensors: TensorWriter, held: Sequence[int]) -> list[Any]:
+    """A RESULT frame; `held` are the ranges of the inputs that the engine still uses."""
+    return frame(
+        Kind.RESULT, call, _RESULT.pack(tensors.count, len(held)), struct.pack(f"<{len(held)}Q", *held),
+        *tensors.parts(),
+    )  # fmt: skip
+
+
+def read_result(body: memoryview) -> tuple[int, Sequence[int], int]:
+    """Number of outputs, ranges still held, and where the outputs begin."""
+    count, held_count = _RESULT.unpack_from(body)
+    held = struct.unpack_from(f"<{held_count}Q", body, _RESULT.size)
+    return count, held, _RESULT.size + 8 * held_count
+
+
+def read_json(body: Iterable[int]) -> dict[str, Any]:
+    """The body of a JSON frame."""
+    value = json.loads(bytes(body))
+    if not isinstance(value, dict):
+        raise ValueError("a frame's JSON body is not an object")
+    return value

@@ -1,0 +1,154 @@
+"""The template process: opens what every worker needs once, and forks workers that have it from their first moment.
+
+It runs no op of TensorFlow's and has one thread, so that a fork is safe. It is the parent of the workers: it tells
+the server how they end, and when the server goes away, however it does, it ends them and itself.
+
+The server speaks to it in JSON datagrams over a SOCK_SEQPACKET socket, with a worker's descriptors attached.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from typing import Any
+
+from ..engines import tensorflow_capi
+from ..errors import ModelhostError
+from . import worker
+
+_MESSAGE_BYTES = 64 << 10
+_FDS_PER_WORKER = 4
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+# Added to what the kernel's out-of-memory killer weighs, so that it takes a worker before it takes the server.
+_WORKER_OOM_SCORE = "500"
+
+
+def _prctl(option: int, argument: Any) -> None:
+    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+
+
+def _become_worker(control: socket.socket, fds: list[int], config: dict[str, Any], parent: int) -> None:
+    control.close()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _prctl(_PR_SET_NAME, b"modelhost-wrk")
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(_WORKER_OOM_SCORE)
+    except OSError:
+        pass
+    sock_fd, inputs_fd, outputs_fd, log_fd = fds
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+    worker.main(socket.socket(fileno=sock_fd), inputs_fd, outputs_fd, config)
+
+
+class Template:
+    """Forks workers and reports their ends."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._workers: dict[int, int] = {}
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._control.send(json.dumps(message).encode())
+
+    def _spawn(self, request: dict[str, Any], fds: list[int]) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _become_worker(self._control, fds, request["config"], parent)
+            finally:
+                os._exit(70)
+        for fd in fds:
+            os.close(fd)
+        self._workers[pid] = request["id"]
+        self._send({"event": "started", "id": request["id"], "pid": pid})
+
+    def _reap(self) -> None:
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            worker_id = self._workers.pop(pid, None)
+            if worker_id is not None:
+                self._send({"event": "ended", "id": worker_id, "code": os.waitstatus_to_exitcode(status)})
+
+    def _handle_message(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, _FDS_PER_WORKER)
+        if not data:
+            return False
+        request = json.loads(data)
+        match request["command"]:
+            case "start":
+                self._spawn(request, fds)
+            case "kill":
+                for pid, worker_id in self._workers.items():
+                    if worker_id == request["id"]:
+                        os.kill(pid, signal.SIGKILL)
+        return True
+
+    def serve(self) -> None:
+        """Serves until the server goes away."""
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(wakeup_read, selectors.EVENT_READ)
+        self._send({"event": "ready"})
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is self._control:
+                    if not self._handle_message():
+                        return
+                else:
+                    os.read(wakeup_read, 4096)
+                    self._reap()
+
+    def end_workers(self) -> None:
+        """Kills and reaps all workers."""
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._workers:
+            os.waitpid(pid, 0)
+
+
+def main() -> None:
+    """Runs the template over the socket whose descriptor is the first argument."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_NAME, b"modelhost-tmpl")
+    # A terminal's Ctrl-C is the server's to act on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    try:
+        tensorflow_capi.library()
+    except ModelhostError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()
+    template = Template(control)
+    try:
+        template.serve()
+    except (ConnectionError, BrokenPipeError):
+        pass
+    finally:
+        template.end_workers()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is hosted: scopes, models, versions and their states. Pure logic: no processes, no I/O, no event loop."""

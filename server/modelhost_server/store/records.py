@@ -1,0 +1,151 @@
+"""What the store keeps of scopes, models and versions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import ModelhostError
+from ..tensors import SignatureSpec, VariableSpec
+from .phases import Phase, State
+
+_CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeConfig:
+    """What a scope may use, and how it behaves; the defaults are those of `modelhost.v1.ScopeConfig`."""
+
+    intra_op_threads: int = max(1, _CORES // 2)
+    inter_op_threads: int = 1
+    max_in_flight: int = _CORES
+    max_queue: int = 1000
+    memory_limit_bytes: int = 0
+    memory_first: bool = False
+    drain_timeout: float = 30.0
+    overrun_grace: float | None = None
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a version is to be loaded."""
+
+    tags: tuple[str, ...] = ()
+    engine: str = ""
+    annotations: tuple[tuple[str, str], ...] = ()
+    pinned: bool = False
+    evictable: bool = False
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What has been asked of a version."""
+
+    success_count: int = 0
+    failure_count: int = 0
+    queue_ns: int = 0
+    run_ns: int = 0
+    last_used: float = 0.0
+    load_ns: int = 0
+    crash_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a worker said of a version it loaded."""
+
+    engine: str
+    loader: str
+    signatures: tuple[SignatureSpec, ...]
+    variables: tuple[VariableSpec, ...]
+    private_bytes: int
+    variable_bytes: int
+    load_ns: int
+
+    def signature(self, name: str) -> tuple[int, SignatureSpec] | None:
+        """Position and spec of a signature; None when there is none of this name."""
+        for index, spec in enumerate(self.signatures):
+            if spec.name == name:
+                return index, spec
+        return None
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a load stands; `stage` is named as in `modelhost.v1.LoadStage`."""
+
+    stage: str = "WAITING"
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """One version of a model. `handles` counts the predictions that use it now; only the store changes `phase`."""
+
+    scope: str
+    model: str
+    number: int
+    key: int
+    source: str
+    path: str
+    options: LoadOptions
+    labels_wanted: tuple[str, ...] = ()
+    keep_older: bool = False
+    phase: Phase = Phase.WAITING
+    error: ModelhostError | None = None
+    loaded: Loaded | None = None
+    progress: Progress = field(default_factory=Progress)
+    statistics: Statistics = field(default_factory=Statistics)
+    created: float = field(default_factory=time.time)
+    available_since: float = 0.0
+    revision: int = 0
+    handles: int = 0
+    on_idle: Callable[[], None] | None = None
+
+    @property
+    def state(self) -> State:
+        """What callers see."""
+        return self.phase.state
+
+    def release(self) -> None:
+        """Gives a handle back."""
+        self.handles -= 1
+        if self.handles == 0 and self.on_idle is not None:
+            self.on_idle()
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """A model of a scope."""
+
+    scope: str
+    name: str
+    versions: dict[int, Version] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    # What predictions that name no version use: the highest AVAILABLE one.
+    serving: Version | None = None
+
+    def newest_first(self) -> Sequence[Version]:
+        """The versions, highest number first."""
+        return [self.versions[number] for number in sorted(self.versions, reverse=True)]
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """A scope. `deleting` scopes take no new models."""
+
+    name: str
+    config: ScopeConfig
+    models: dict[str, Model] = field(default_factory=dict)
+    # Highest number that each model's versions have had while AVAILABLE; outlives the versions.
+    highest: dict[str, int] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    deleting: bool = False
+
+    def versions(self) -> list[Version]:
+        """All versions of all models."""
+        return [version for model in self.models.values() for version in model.versions.values()]

@@ -1,0 +1,51 @@
+"""Remembers which requests were carried out, so that a retry is answered and not carried out again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from ..errors import ModelhostError, Reason
+
+T = TypeVar("T")
+_CAPACITY = 10_000
+_MAX_ID = 128
+
+
+class RequestMemory(Generic[T]):
+    """The newest request ids, what they asked for, and what came of it."""
+
+    def __init__(self, capacity: int = _CAPACITY) -> None:
+        self._seen: OrderedDict[str, tuple[Hashable, T]] = OrderedDict()
+        self._capacity = capacity
+
+    def recall(self, request_id: str, content: Hashable) -> T | None:
+        """What came of this request; None when it is new or has no id.
+
+        Raises:
+            ModelhostError: INVALID_REQUEST when the id was used for something else, or is too long.
+        """
+        if len(request_id) > _MAX_ID:
+            raise ModelhostError(
+                Reason.INVALID_REQUEST,
+                f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
+                field="request_id",
+            )
+        if request_id not in self._seen:
+            return None
+        asked, outcome = self._seen[request_id]
+        if asked != content:
+            raise ModelhostError(
+                Reason.INVALID_REQUEST,
+                "request_id: this id was used for a different request; use a new one (a UUID) for each operation",
+                field="request_id",
+            )
+        return outcome
+
+    def remember(self, request_id: str, content: Hashable, outcome: T) -> None:
+        """Notes what came of a request."""
+        if request_id:
+            self._seen[request_id] = (content, outcome)
+            while len(self._seen) > self._capacity:
+                self._seen.popitem(last=False)

@@ -1,0 +1,59 @@
+"""From names to models and versions."""
+
+from __future__ import annotations
+
+from ..errors import ModelhostError, Reason, brief
+from .names import check_label, check_name, model_resource
+from .phases import Phase
+from .records import Model, Scope, Version
+
+
+def find_model(scope: Scope, name: str) -> Model:
+    """A model of a scope.
+
+    Raises:
+        ModelhostError: INVALID_NAME, MODEL_NOT_FOUND.
+    """
+    model = scope.models.get(name)
+    if model is None:
+        check_name("model", name)
+        raise ModelhostError(
+            Reason.MODEL_NOT_FOUND,
+            f"there is no model {brief(name)} in scope {brief(scope.name)}",
+            resource=model_resource(scope.name, name),
+        )
+    return model
+
+
+def find_version(model: Model, number: int, label: str) -> Version:
+    """A version by number or label.
+
+    Raises:
+        ModelhostError: VERSION_NOT_FOUND, LABEL_NOT_FOUND, INVALID_NAME, INVALID_REQUEST.
+    """
+    resource = model_resource(model.scope, model.name)
+    if label:
+        check_label(label)
+        if label not in model.labels:
+            there = ", ".join(sorted(model.labels)) or "none"
+            raise ModelhostError(
+                Reason.LABEL_NOT_FOUND, f"{resource} has no label {brief(label)}; it has: {there}", resource=resource
+            )
+        return model.versions[model.labels[label]]
+    if number <= 0:
+        raise ModelhostError(
+            Reason.INVALID_REQUEST, f"version: expected a number greater than 0; got {number}", field="version"
+        )
+    version = model.versions.get(number)
+    if version is None:
+        there = ", ".join(str(n) for n in sorted(model.versions)[:20])
+        raise ModelhostError(
+            Reason.VERSION_NOT_FOUND, f"{resource} has no version {number}; it has: {there}", resource=resource
+        )
+    return version
+
+
+def served_version(model: Model) -> Version | None:
+    """The version that predictions get which name none: the highest AVAILABLE one."""
+    available = [v for v in model.versions.values() if v.phase is Phase.AVAILABLE]
+    return max(available, key=lambda v: v.number, default=None)

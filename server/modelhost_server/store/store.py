@@ -1,0 +1,340 @@
+"""The store: the server's record of what is hosted. Every change goes through here and becomes an event."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import ModelhostError, Reason, brief
+from .events import Event, EventLog
+from .names import DEFAULT_SCOPE, check_label, check_name, scope_resource, version_resource
+from .pages import page
+from .phases import WANTED, Phase, check_transition
+from .records import Loaded, LoadOptions, Model, Progress, Scope, ScopeConfig, Version
+from .requests import RequestMemory
+from .resolve import find_model, find_version, served_version
+
+_MAX_VERSION = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """A load as asked for; `version` 0 means the next number, `path` is what `source` was found to be."""
+
+    scope: str
+    model: str
+    version: int
+    source: str
+    path: str
+    options: LoadOptions
+    labels: tuple[str, ...] = ()
+    keep_older: bool = False
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequest:
+    """An unload as asked for: one version by number or label, or all of them."""
+
+    scope: str
+    model: str
+    version: int = 0
+    label: str = ""
+    all_versions: bool = False
+    request_id: str = ""
+
+
+class Store:
+    """Scopes, models, versions, their phases, labels and handles."""
+
+    def __init__(self, event_capacity: int | None = None) -> None:
+        self.events = EventLog(event_capacity) if event_capacity else EventLog()
+        self._scopes: dict[str, Scope] = {}
+        self._keys = itertools.count(1)
+        self._loads: RequestMemory[Version] = RequestMemory()
+        self._unloads: RequestMemory[tuple[Version, ...]] = RequestMemory()
+        self._progress_listeners: set[Callable[[Version], None]] = set()
+
+    # Scopes
+
+    def create_scope(self, name: str, config: ScopeConfig, allow_existing: bool = False) -> tuple[Scope, bool]:
+        """A new scope, and True; or the one that exists with this configuration, and False.
+
+        Raises:
+            ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS.
+        """
+        check_name("scope", name)
+        existing = self._scopes.get(name)
+        if existing is not None:
+            if allow_existing and existing.config == config and not existing.deleting:
+                return existing, False
+            how = "with another configuration" if allow_existing else "already"
+            raise ModelhostError(
+                Reason.SCOPE_ALREADY_EXISTS, f"scope {brief(name)} exists {how}", resource=scope_resource(name)
+            )
+        scope = self._scopes[name] = Scope(name, config)
+        return scope, True
+
+    def scope(self, name: str) -> Scope:
+        """The scope of this name ("default" when empty).
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND.
+        """
+        scope = self._scopes.get(name or DEFAULT_SCOPE)
+        if scope is None:
+            raise ModelhostError(
+                Reason.SCOPE_NOT_FOUND,
+                f"there is no scope {brief(name)}; create it first (modelhost scope create)",
+                resource=scope_resource(brief(name)),
+            )
+        return scope
+
+    def scopes(self, page_size: int = 0, page_token: str = "") -> tuple[list[Scope], str]:
+        """A page of the scopes by name, and the next page's token."""
+        keys, token = page([(name,) for name in sorted(self._scopes)], page_size, page_token, "scopes")
+        return [self._scopes[name] for (name,) in keys], token
+
+    def all_scopes(self) -> Sequence[Scope]:
+        """Every scope."""
+        return list(self._scopes.values())
+
+    def update_scope(self, name: str, config: ScopeConfig) -> Scope:
+        """Changes a scope's configuration."""
+        scope = self.scope(name)
+        scope.config = config
+        return scope
+
+    def begin_delete_scope(self, name: str, force: bool) -> Scope:
+        """Closes a scope to new models, before it is deleted.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, SCOPE_NOT_EMPTY, INVALID_REQUEST, CONFLICT.
+        """
+        scope = self.scope(name)
+        if scope.name == DEFAULT_SCOPE:
+            raise ModelhostError(Reason.INVALID_REQUEST, "the scope 'default' cannot be deleted", field="scope")
+        if scope.models and not force:
+            raise ModelhostError(
+                Reason.SCOPE_NOT_EMPTY,
+                f"scope {brief(name)} still holds {len(scope.models)} models; unload them, or delete with force",
+                resource=scope_resource(name),
+            )
+        if scope.deleting:
+            raise ModelhostError(Reason.CONFLICT, f"scope {brief(name)} is being deleted by another request")
+        scope.deleting = True
+        return scope
+
+    def finish_delete_scope(self, scope: Scope) -> None:
+        """Forgets a scope that holds no models any more."""
+        assert not scope.models, "a scope is deleted after its models"
+        del self._scopes[scope.name]
+
+    # Loading and unloading
+
+    def accept_load(self, request: LoadRequest) -> tuple[Version, bool]:
+        """Accepts a load: its version, and whether it is new (False for a repeated request).
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, INVALID_NAME, INVALID_REQUEST, VERSION_ALREADY_EXISTS, CONFLICT.
+        """
+        scope = self.scope(request.scope)
+        check_name("model", request.model)
+        for label in request.labels:
+            check_label(label)
+        if not 0 <= request.version <= _MAX_VERSION:
+            raise ModelhostError(
+                Reason.INVALID_REQUEST,
+                f"version: expected 0 (the next number) to {_MAX_VERSION}; got {request.version}",
+                field="version",
+            )
+        remembered = self._loads.recall(request.request_id, request)
+        if remembered is not None:
+            return remembered, False
+        if scope.deleting:
+            raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
+        model = scope.models.get(request.model)
+        number = request.version or self._next_number(scope, request.model)
+        existing = model.versions.get(number) if model else None
+        if existing is not None and existing.phase is not Phase.FAILED:
+            self._check_same(existing, request)
+            self._loads.remember(request.request_id, request, existing)
+            return existing, False
+        if model is None:
+            model = scope.models[request.model] = Model(scope.name, request.model)
+        version = Version(
+            scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
+            request.labels, request.keep_older,
+        )  # fmt: skip
+        model.versions[number] = version
+        self._loads.remember(request.request_id, request, version)
+        self._changed(version)
+        return version, True
+
+    def _next_number(self, scope: Scope, model_name: str) -> int:
+        model = scope.models.get(model_name)
+        live = [v.number for v in model.versions.values() if v.phase is not Phase.FAILED] if model else []
+        number = max([scope.highest.get(model_name, 0), *live]) + 1
+        if number > _MAX_VERSION:
+            raise ModelhostError(
+                Reason.INVALID_REQUEST, "version: there is no next number; give one yourself", field="version"
+            )
+        return number
+
+    @staticmethod
+    def _check_same(existing: Version, request: LoadRequest) -> None:
+        resource = version_resource(existing.scope, existing.model, existing.number)
+        if existing.phase not in WANTED:
+            raise ModelhostError(
+                Reason.VERSION_UNLOADING, f"{resource} is being unloaded; load it again when that is done",
+                resource=resource, retry_after=1.0,
+            )  # fmt: skip
+        if (existing.source, existing.options) != (request.source, request.options):
+            raise ModelhostError(
+                Reason.VERSION_ALREADY_EXISTS,
+                f"{resource} exists, loaded from {brief(existing.source, 200)} or with other options; unload it first, "
+                "or load under another version number",
+                resource=resource,
+            )
+
+    def begin_unload(self, request: UnloadRequest) -> tuple[tuple[Version, ...], bool]:
+        """The versions to unload, now taking no new handles, and whether this is news (False for a repeated request).
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND.
+        """
+        remembered = self._unloads.recall(request.request_id, request)
+        if remembered is not None:
+            return remembered, False
+        model = find_model(self.scope(request.scope), request.model)
+        if request.all_versions:
+            versions = tuple(model.newest_first())
+        else:
+            versions = (find_version(model, request.version, request.label),)
+        for version in versions:
+            if version.phase in WANTED:
+                self.transition(version, Phase.DRAINING)
+            elif version.phase is Phase.FAILED:
+                self.transition(version, Phase.FREEING)
+        self._unloads.remember(request.request_id, request, versions)
+        return versions, True
+
+    def superseded(self, version: Version) -> list[Version]:
+        """The older versions that a version takes the place of."""
+        if version.keep_older:
+            return []
+        model = self.scope(version.scope).models[version.model]
+        labelled = set(model.labels.values())
+        return [
+            other
+            for other in model.newest_first()
+            if other.number < version.number and other.number not in labelled
+            and (other.phase in WANTED or other.phase is Phase.FAILED)
+        ]  # fmt: skip
+
+    def transition(self, version: Version, phase: Phase, error: ModelhostError | None = None) -> None:
+        """Moves a version to another phase; the only place that does.
+
+        Raises:
+            IllegalTransitionError: a bug.
+        """
+        check_transition(version.phase, phase)
+        version.phase = phase
+        if error is not None or phase is Phase.AVAILABLE:
+            version.error = error
+        model = self.scope(version.scope).models[version.model]
+        if phase is Phase.AVAILABLE:
+            version.available_since = time.time()
+            highest = self.scope(version.scope).highest
+            highest[version.model] = max(highest.get(version.model, 0), version.number)
+            for label in version.labels_wanted:
+                model.labels[label] = version.number
+            version.labels_wanted = ()
+        elif phase is Phase.UNLOADED:
+            self._forget(model, version)
+        model.serving = served_version(model)
+        self._changed(version)
+
+    def _forget(self, model: Model, version: Version) -> None:
+        # A FAILED version may have been replaced by a new load of the same number.
+        if model.versions.get(version.number) is version:
+            del model.versions[version.number]
+            model.labels = {label: number for label, number in model.labels.items() if number != version.number}
+        if not model.versions:
+            del self.scope(version.scope).models[version.model]
+
+    def set_loaded(self, version: Version, loaded: Loaded) -> None:
+        """Notes what a worker said of a version it loaded."""
+        version.loaded = loaded
+        version.statistics.load_ns = loaded.load_ns
+
+    def set_progress(self, version: Version, progress: Progress) -> None:
+        """Notes where a load stands. Not an event: progress has no revision."""
+        version.progress = progress
+        for listener in tuple(self._progress_listeners):
+            listener(version)
+
+    def listen_to_progress(self, listener: Callable[[Version], None]) -> Callable[[], None]:
+        """Calls `listener` with every version whose load makes progress; the answer ends that."""
+        self._progress_listeners.add(listener)
+        return lambda: self._progress_listeners.discard(listener)
+
+    def _changed(self, version: Version) -> None:
+        version.revision = self.events.revision + 1
+        model = self.scope(version.scope).models.get(version.model)
+        labels = tuple(sorted(model.labels.items())) if model else ()
+        self.events.append(Event(version.revision, copy.copy(version), labels))
+
+    # Looking up
+
+    def model(self, scope: str, model: str) -> Model:
+        """A model.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, INVALID_NAME, MODEL_NOT_FOUND.
+        """
+        return find_model(self.scope(scope), model)
+
+    def models(self, scope: str = "", page_size: int = 0, page_token: str = "") -> tuple[list[Model], str]:
+        """A page of the models by scope and name (of all scopes when `scope` is empty), and the next page's token."""
+        scopes = [self.scope(scope)] if scope else list(self._scopes.values())
+        keys = sorted((s.name, model) for s in scopes for model in s.models)
+        chosen, token = page(keys, page_size, page_token, f"models/{scope}")
+        return [self._scopes[s].models[m] for s, m in chosen], token
+
+    def acquire(self, scope: str, model: str, version: int = 0, label: str = "") -> Version:
+        """A handle on the version that a prediction asks for; give it back by `version.release()`.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND, VERSION_LOADING,
+                VERSION_FAILED, VERSION_UNLOADING.
+        """
+        found = find_model(self.scope(scope), model)
+        chosen = found.serving if not (version or label) else find_version(found, version, label)
+        if chosen is None or chosen.phase is not Phase.AVAILABLE:
+            raise not_available(chosen or found.newest_first()[0])
+        chosen.handles += 1
+        return chosen
+
+
+def not_available(version: Version) -> ModelhostError:
+    """Why a version does not answer predictions."""
+    resource = version_resource(version.scope, version.model, version.number)
+    match version.phase:
+        case Phase.FAILED:
+            why = version.error.message if version.error else "unknown"
+            return ModelhostError(Reason.VERSION_FAILED, f"{resource} is FAILED: {why}", resource=resource)
+        case Phase.RECOVERING:
+            why = "its worker died and it is being loaded again"
+            return ModelhostError(
+                Reason.VERSION_LOADING, f"{resource} is not available: {why}", resource=resource, retry_after=1.0
+            )
+        case Phase.WAITING | Phase.LOADING:
+            return ModelhostError(
+                Reason.VERSION_LOADING, f"{resource} is still loading", resource=resource, retry_after=1.0
+            )
+        case _:
+            return ModelhostError(Reason.VERSION_UNLOADING, f"{resource} is being unloaded", resource=resource)

@@ -1,0 +1,137 @@
+"""Tensors and signatures as they travel through the server: bytes beside a dtype and a shape; no numpy, no protobuf."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+STRING = 7
+
+# Bytes per element, by DataType number (TensorFlow's numbers); 0 for strings, which have no fixed size.
+ITEMSIZE: Mapping[int, int] = {
+    1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, STRING: 0, 8: 8, 9: 8, 10: 1, 14: 2, 17: 2, 18: 16, 19: 2, 22: 4, 23: 8,
+}  # fmt: skip
+
+DTYPE_NAME: Mapping[int, str] = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", STRING: "string", 8: "complex64",
+    9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64",
+}  # fmt: skip
+
+
+class LentMemory:
+    """Memory that an engine may use without a copy, and whose owner wants to know when it no longer does."""
+
+    __slots__ = ("_lock", "_on_return", "in_use", "view")
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.in_use = False
+        self._lock = threading.Lock()
+        self._on_return: Callable[[], None] | None = None
+
+    def borrow(self) -> None:
+        """The engine uses the memory from now on."""
+        self.in_use = True
+
+    def give_back(self) -> None:
+        """The engine no longer uses the memory."""
+        with self._lock:
+            self.in_use = False
+            on_return = self._on_return
+        if on_return is not None:
+            on_return()
+
+    def when_returned(self, action: Callable[[], None]) -> None:
+        """Calls `action` once the memory is given back, at once if it has been."""
+        with self._lock:
+            if self.in_use:
+                self._on_return = action
+                return
+        action()
+
+
+class RawTensor(NamedTuple):
+    """A tensor's value.
+
+    `data` holds the elements as little-endian, row-major bytes, or, when `dtype` is STRING, a sequence of `bytes`.
+    """
+
+    dtype: int
+    shape: Sequence[int]
+    data: bytes | memoryview | Sequence[bytes] | LentMemory
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a signature. `shape` is None when the rank is unknown; open extents are -1."""
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...] | None
+    optional: bool = False
+
+    def accepts_shape(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape fits."""
+        expected = self.shape
+        if expected is None:
+            return True
+        if len(expected) != len(shape):
+            return False
+        for want, got in zip(expected, shape, strict=True):
+            if want != got and want != -1:
+                return False
+        return True
+
+    def __str__(self) -> str:
+        shape = "any shape" if self.shape is None else "[" + ", ".join("?" if d < 0 else str(d) for d in self.shape) + "]"
+        return f"{DTYPE_NAME.get(self.dtype, self.dtype)} {shape}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureSpec:
+    """A named callable; inputs and outputs in alphabetical order. Their positions are how workers address them."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    method_name: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a worker sends it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SignatureSpec:
+        """The spec a worker sent."""
+
+        def specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(
+                TensorSpec(i["name"], i["dtype"], None if i["shape"] is None else tuple(i["shape"]), i["optional"])
+                for i in items
+            )
+
+        return cls(data["name"], specs(data["inputs"]), specs(data["outputs"]), data["method_name"])
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSpec:
+    """A variable of a model; open extents are -1."""
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value; 0 when the shape is open or the dtype has no fixed size."""
+        return 0 if any(d < 0 for d in self.shape) else element_count(self.shape) * ITEMSIZE.get(self.dtype, 0)
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Number of elements of a tensor of this shape; 1 for a scalar."""
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count
