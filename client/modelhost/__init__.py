@@ -1,0 +1,104 @@
+"""The client of modelhost, which hosts TensorFlow models for other services.
+
+    import modelhost
+
+    with modelhost.Client("localhost:8500") as client:
+        client.load("half_plus_two", "/models/half_plus_two")
+        answer = client.predict("half_plus_two", [1.0, 2.0, 5.0])
+        print(answer["y"], answer.version)
+
+`AsyncClient` has the same methods for asyncio; make it where the event loop runs. Every failure
+is a `ModelhostError` or a class below it.
+"""
+
+from ._async import AsyncClient
+from ._channel import tls
+from ._errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidInputError,
+    InvalidRequestError,
+    ModelFailedError,
+    ModelhostError,
+    NotFoundError,
+    OperationCancelledError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    RevisionCompactedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnreachableError,
+    UnsupportedError,
+    Violation,
+)
+from ._sync import Client
+from ._types import (
+    CLIENT_TIMEOUT,
+    EngineInfo,
+    LoadProgress,
+    LoadSpec,
+    LoadUpdate,
+    ModelInfo,
+    Prediction,
+    PredictItem,
+    ScopeConfig,
+    ScopeInfo,
+    ScopeMemory,
+    ScopeStatistics,
+    SignatureInfo,
+    StreamResult,
+    TensorInfo,
+    VariableInfo,
+    VersionInfo,
+    VersionMemory,
+    VersionStatistics,
+    WatchEvent,
+)
+
+__all__ = [
+    "CLIENT_TIMEOUT",
+    "AlreadyExistsError",
+    "AsyncClient",
+    "Client",
+    "ConflictError",
+    "DeadlineExceededError",
+    "EngineInfo",
+    "FailedPreconditionError",
+    "InternalError",
+    "InvalidInputError",
+    "InvalidRequestError",
+    "LoadProgress",
+    "LoadSpec",
+    "LoadUpdate",
+    "ModelFailedError",
+    "ModelInfo",
+    "ModelhostError",
+    "NotFoundError",
+    "OperationCancelledError",
+    "PermissionDeniedError",
+    "PredictItem",
+    "Prediction",
+    "ResourceExhaustedError",
+    "RevisionCompactedError",
+    "ScopeConfig",
+    "ScopeInfo",
+    "ScopeMemory",
+    "ScopeStatistics",
+    "SignatureInfo",
+    "StreamResult",
+    "TensorInfo",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnreachableError",
+    "UnsupportedError",
+    "VariableInfo",
+    "VersionInfo",
+    "VersionMemory",
+    "VersionStatistics",
+    "Violation",
+    "WatchEvent",
+    "tls",
+]

@@ -73,7 +73,9 @@ class LoadModelRequest(google.protobuf.message.Message):
     model: builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 128."""
     version: builtins.int
-    """Number of the version; when 0, one more than the highest number the model has had."""
+    """Number of the version. When 0: the number of the newest sub-directory, for a source that has such; otherwise one
+    more than the highest number the model has had.
+    """
     source: builtins.str
     """What to load, as a URI or an absolute path on the server's machine: a SavedModel directory, a directory that
     holds one in a sub-directory named by its version number, or a `.keras` file.
@@ -449,7 +451,9 @@ class WatchModelsResponse(google.protobuf.message.Message):
     type: global___WatchEventType.ValueType
     """What kind of message this is."""
     revision: builtins.int
-    """Revision of the store after the change. Pass the last one seen as `from_revision` to go on after a break."""
+    """Revision of the store after the change; 0 in EXISTING and PROGRESS. Pass the last one seen as `from_revision` to go
+    on after a break.
+    """
     scope: builtins.str
     """Scope of the version; unset in SYNCED."""
     model: builtins.str

@@ -24,7 +24,6 @@ class Kind(IntEnum):
     PREDICT = 1
     LOAD = 2
     UNLOAD = 3
-    MEASURE = 4
     # Worker to server; each answers the call whose id it carries, but PROGRESS, which precedes the answer.
     RESULT = 16
     ERROR = 17

@@ -22,8 +22,8 @@ from ..errors import ModelhostError, Reason
 from ..ipc import frames
 from ..ipc.arena import Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
+from ..memory import give_back, measure
 from ..tensors import LentMemory
-from .memory import give_back, measure
 
 _READ_BYTES = 256 << 10
 _LOAD_THREADS = 4
@@ -141,7 +141,7 @@ class Worker:
             for offset in frames.released_offsets(body):
                 self._outputs.free(offset)
         else:
-            action = {Kind.LOAD: self._load, Kind.UNLOAD: self._unload, Kind.MEASURE: self._measure}[Kind(kind)]
+            action = {Kind.LOAD: self._load, Kind.UNLOAD: self._unload}[Kind(kind)]
             self._loaders.submit(self._control, action, call, frames.read_json(body))
 
     def _send(self, frame: list[Any]) -> None:
@@ -203,9 +203,6 @@ class Worker:
     def _unload(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
         self._models.pop(request["key"]).close()
         give_back()
-        return dict(measure())
-
-    def _measure(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
         return dict(measure())
 
 

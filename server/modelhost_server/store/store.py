@@ -6,7 +6,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import ModelhostError, Reason, brief
 from .events import Event, EventLog
@@ -22,17 +22,22 @@ _MAX_VERSION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """A load as asked for; `version` 0 means the next number, `path` is what `source` was found to be."""
+    """A load as asked for, and what its source was found to be.
+
+    `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
+    number. What was found does not count when requests are compared.
+    """
 
     scope: str
     model: str
     version: int
     source: str
-    path: str
     options: LoadOptions
     labels: tuple[str, ...] = ()
     keep_older: bool = False
     request_id: str = ""
+    path: str = field(default="", compare=False)
+    found_version: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ class Store:
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
         model = scope.models.get(request.model)
-        number = request.version or self._next_number(scope, request.model)
+        number = request.version or request.found_version or self._next_number(scope, request.model)
         existing = model.versions.get(number) if model else None
         if existing is not None and existing.phase is not Phase.FAILED:
             self._check_same(existing, request)

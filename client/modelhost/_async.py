@@ -1,0 +1,40 @@
+"""The client. The modules `_async*.py` are written by hand; `_sync*.py` are generated from them."""
+
+from __future__ import annotations
+
+import grpc
+
+from ._async_models import AsyncModels
+from ._async_predictions import AsyncPredictions
+from ._async_scopes import AsyncScopes
+
+
+class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
+    """A client of one modelhost server.
+
+    It connects when it is first used and again whenever the connection breaks, and may be used by any number of
+    callers at the same time. Loads, unloads and questions that a server did not take (UNAVAILABLE) are sent up to
+    three times more, predictions once more.
+
+    Args:
+        target: "host:port", or "unix:/path" for a server on this machine.
+        timeout: seconds that a call may take which is not given a timeout of its own; None for no limit. Calls that
+            may rightly take long (`load`, `unload`, `update_scope`, `delete_scope`) have no limit unless given one.
+        credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
+        token: sent with every call as `authorization: Bearer <token>`.
+        max_message_bytes: size of the largest answer to accept; None for no limit.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:8500",
+        *,
+        timeout: float | None = 60.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        super().__init__(
+            target, timeout=timeout, credentials=credentials, token=token, max_message_bytes=max_message_bytes
+        )
+        self._signatures = {}

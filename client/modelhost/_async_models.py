@@ -1,0 +1,284 @@
+"""Which models are hosted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from modelhost.v1 import model_pb2, model_service_pb2
+
+from ._async_connection import AsyncConnection
+from ._errors import InternalError, RevisionCompactedError, UnavailableError, UnreachableError
+from ._messages import load_request, load_update, model_info, unload_request, version_info, watch_event
+from ._names import parse_model
+from ._signatures import find_version
+from ._types import (
+    CLIENT_TIMEOUT,
+    Engine,
+    LoadProgress,
+    LoadSpec,
+    LoadUpdate,
+    ModelInfo,
+    Timeout,
+    VersionInfo,
+    WatchEvent,
+)
+
+_PAGE_SIZE = 1000
+_RECONNECT_SECONDS = (0.1, 5.0)
+
+
+class AsyncModels(AsyncConnection):
+    """Loads, unloads, lists and watches models."""
+
+    async def load(
+        self,
+        model: str,
+        source: str | os.PathLike[str],
+        *,
+        version: int | None = None,
+        labels: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        keep_older: bool = False,
+        pinned: bool = False,
+        evictable: bool = False,
+        wait: bool = True,
+        timeout: float | None = None,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> VersionInfo:
+        """Loads a version of a model, and waits until it answers predictions.
+
+        Loading the same version from the same source again is no error and answers at once.
+
+        Args:
+            model: "model" or "scope/model", with "@3" for the version's number.
+            source: URI, or path on the server's machine, of a SavedModel or a `.keras` file. A relative path that
+                exists here is made absolute.
+            version: its number, if it is not part of `model`; one more than the highest so far when None.
+            labels: names to move to the version once it is AVAILABLE.
+            tags: of the MetaGraph to load from a SavedModel; "serve" when empty.
+            annotations: free text kept with the version.
+            engine: what to run it with; the server chooses when None.
+            keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
+            pinned: never unload it to make room for others.
+            evictable: the server may unload it when it is idle, and load it again on demand.
+            wait: False answers at once, with the version in state LOADING.
+            timeout: seconds to wait; None waits for as long as it takes. The load goes on when the wait ends.
+            on_progress: called with news of the load.
+
+        Raises:
+            InvalidRequestError: the source is not a model, or does not exist.
+            NotFoundError: there is no such scope.
+            AlreadyExistsError: the version exists, from another source or with other options.
+            ModelFailedError: the model could not be loaded.
+            ResourceExhaustedError: a memory limit stands in the way.
+            DeadlineExceededError: it is still loading when the timeout ends.
+        """
+        spec = LoadSpec(
+            model=model,
+            source=source,
+            version=version,
+            labels=labels,
+            tags=tags,
+            annotations=annotations or {},
+            engine=engine,
+            keep_older=keep_older,
+            pinned=pinned,
+            evictable=evictable,
+        )
+        request = load_request(spec, wait)
+        if on_progress is None:
+            response = await self._call(self._stubs.models.LoadModel, request, timeout)
+            return version_info(response.scope, response.model, response.version)
+        async for update in self._load([request], timeout):
+            if update.error is not None:
+                raise update.error
+            if update.version is not None:
+                return update.version
+            if update.progress is not None:
+                on_progress(update.progress)
+        raise InternalError("the server ended the load without saying how it went")
+
+    def load_many(self, loads: Iterable[LoadSpec], *, timeout: float | None = None) -> AsyncIterator[LoadUpdate]:
+        """Loads several versions, and tells how they fare. One that fails stops no other.
+
+        >>> specs = [LoadSpec(model="half_plus_two", source="/no/such/path", version=2)]
+        >>> [update.error.reason async for update in client.load_many(specs) if update.error]
+        ['SOURCE_NOT_FOUND']
+
+        Args:
+            loads: what to load.
+            timeout: seconds to wait for all of them; None waits for as long as it takes.
+
+        Yields:
+            News, as they come: for each load any number of times progress, then the version or the error.
+
+        Raises:
+            InvalidRequestError: a name or option is malformed; nothing is loaded then.
+            DeadlineExceededError: some are still loading when the timeout ends.
+        """
+        return self._load([load_request(spec, wait=True) for spec in loads], timeout)
+
+    async def unload(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        missing_ok: bool = False,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> list[int]:
+        """Unloads one version of a model, or without a version or label all of them, and waits until that is done.
+
+        Predictions under way are finished; the memory is given back.
+
+        Args:
+            model: "model" or "scope/model", with "@3" or "@stable" for one version.
+            version: number of the version, if it is not part of `model`.
+            label: label of the version, if it is not part of `model`.
+            missing_ok: there may be nothing to unload.
+            wait: False answers at once, with the versions in state UNLOADING.
+            timeout: seconds to wait; None waits for as long as it takes.
+
+        Returns:
+            The numbers of the versions that were unloaded.
+
+        Raises:
+            NotFoundError: there is no such model, version or label.
+        """
+        request = unload_request(parse_model(model, version, label), missing_ok, wait)
+        response = await self._call(self._stubs.models.UnloadModel, request, timeout)
+        return list(response.versions)
+
+    async def model(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        variables: bool = False,
+        timeout: Timeout = CLIENT_TIMEOUT,
+    ) -> ModelInfo:
+        """Describes a model: its versions with their signatures, or with a version or label only that version.
+
+        >>> info = await client.model("default/half_plus_two")
+        >>> print(info.served.signatures["serving_default"].inputs["x"])
+        float32 [?]
+
+        Args:
+            model: "model" or "scope/model", with "@3" or "@stable" for one version.
+            version: number of the version, if it is not part of `model`.
+            label: label of the version, if it is not part of `model`.
+            variables: also tell the versions' variables.
+            timeout: seconds.
+
+        Raises:
+            NotFoundError: there is no such model, version or label.
+        """
+        ref = parse_model(model, version, label)
+        view = model_pb2.MODEL_VIEW_VARIABLES if variables else model_pb2.MODEL_VIEW_FULL
+        request = model_service_pb2.GetModelRequest(scope=ref.scope, model=ref.model, version=ref.version, view=view)
+        response = await self._call(self._stubs.models.GetModel, request, timeout)
+        info = model_info(response.model)
+        return replace(info, versions=(find_version(info, ref),)) if ref.label else info
+
+    async def models(self, scope: str | None = None, *, timeout: Timeout = CLIENT_TIMEOUT) -> list[ModelInfo]:
+        """Lists the models of a scope, or of all scopes, by scope and name; without signatures.
+
+        >>> [f"{info.scope}/{info.model}" for info in await client.models("default")]
+        ['default/half_plus_two']
+
+        Args:
+            scope: all scopes when None.
+            timeout: seconds, for each page of a thousand models.
+        """
+        found: list[ModelInfo] = []
+        request = model_service_pb2.ListModelsRequest(scope=scope or "", page_size=_PAGE_SIZE)
+        while True:
+            response = await self._call(self._stubs.models.ListModels, request, timeout)
+            found += map(model_info, response.models)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return found
+
+    async def watch(
+        self,
+        scope: str | None = None,
+        model: str | None = None,
+        *,
+        from_revision: int = 0,
+        signatures: bool = False,
+        progress: bool = False,
+    ) -> AsyncIterator[WatchEvent]:
+        """Tells every change of every version, without gaps and without end.
+
+        A watch begins with an EXISTING event for each version there is, then SYNCED, then a CHANGED event for each
+        change. After a break of the connection it goes on where it was. Should the server no longer have all changes
+        since then, the watch begins anew: EXISTING events come again, and what is not among them by the next SYNCED
+        is gone.
+
+        Args:
+            scope: only this scope; all when None.
+            model: only this model of `scope`, or of "default".
+            from_revision: leave out what exists, and tell only changes after this revision.
+            signatures: also tell the versions' signatures.
+            progress: also tell the progress of loads, as PROGRESS events.
+
+        Raises:
+            UnreachableError: no server answered to begin with.
+        """
+        request = model_service_pb2.WatchModelsRequest(
+            scope=scope or "",
+            model=model or "",
+            from_revision=from_revision,
+            view=model_pb2.MODEL_VIEW_FULL if signatures else model_pb2.MODEL_VIEW_BASIC,
+            include_progress=progress,
+        )
+        # One that goes on from a revision has seen the server before.
+        connected = from_revision > 0
+        pause, longest_pause = _RECONNECT_SECONDS
+        while True:
+            call = self._stubs.models.WatchModels(request, metadata=self._metadata)
+            try:
+                with self._told_errors():
+                    async for message in call:
+                        connected = True
+                        pause, _ = _RECONNECT_SECONDS
+                        # An EXISTING event's revision says nothing of the versions that are still to be told.
+                        if message.type in _REVISION_TYPES:
+                            request.from_revision = message.revision
+                        yield watch_event(message)
+            except RevisionCompactedError:
+                if request.from_revision == 0:
+                    raise
+                request.from_revision = 0
+                continue
+            except UnreachableError:
+                if not connected:
+                    raise
+            except UnavailableError:
+                pass
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest_pause)
+
+    async def _load(
+        self, loads: Sequence[model_service_pb2.LoadModelRequest], timeout: float | None
+    ) -> AsyncIterator[LoadUpdate]:
+        request = model_service_pb2.LoadModelsRequest(loads=loads)
+        call = self._stubs.models.LoadModels(request, timeout=timeout, metadata=self._metadata)
+        try:
+            with self._told_errors():
+                async for message in call:
+                    yield load_update(message)
+        finally:
+            call.cancel()
+
+
+_REVISION_TYPES = (model_service_pb2.WATCH_EVENT_TYPE_SYNCED, model_service_pb2.WATCH_EVENT_TYPE_CHANGED)

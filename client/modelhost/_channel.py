@@ -1,0 +1,127 @@
+"""The way to a server: channels, what they do by themselves, and the protocol's stubs upon them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import grpc.aio
+
+from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
+from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from modelhost.v1.scope_service_pb2_grpc import ScopeServiceStub
+
+if TYPE_CHECKING:
+    from modelhost.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+    from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
+    from modelhost.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
+
+_MODELS, _PREDICTIONS, _SCOPES = (f"modelhost.v1.{service}Service" for service in ("Model", "Prediction", "Scope"))
+
+
+def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, object]:
+    return {
+        "name": [{"service": service, "method": method} for service, names in methods.items() for method in names],
+        "retryPolicy": {
+            "maxAttempts": attempts,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 3,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }
+
+
+# Only what may safely happen twice: questions, and loads and unloads, which carry a request id. A prediction may be
+# the very thing that killed the worker, so it gets one more try and no third.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        _retry(
+            {
+                _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
+                _SCOPES: ("GetScope", "ListScopes"),
+            },
+            attempts=4,
+        ),
+        _retry({_PREDICTIONS: ("Predict",)}, attempts=2),
+    ]
+}
+
+
+def channel_options(max_message_bytes: int | None) -> list[tuple[str, int | str]]:
+    """How a channel behaves; `max_message_bytes` bounds an answer, None does not."""
+    return [
+        ("grpc.max_receive_message_length", -1 if max_message_bytes is None else max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        # gRPC retries only requests that fit into this; its default, 256 kB, is less than a few images.
+        ("grpc.per_rpc_retry_buffer_size", 64 << 20),
+        # Finds connections that broke silently; only while a call is under way.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # gRPC's default lets a client stay away for two minutes after its server has come back.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+) -> grpc.Channel:
+    """A channel to `target`, which connects when it is first used."""
+    options = channel_options(max_message_bytes)
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)
+
+
+def open_async_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+) -> grpc.aio.Channel:
+    """A channel to `target` for the running event loop, which connects when it is first used."""
+    options = channel_options(max_message_bytes)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+class Stubs:
+    """The services of the protocol, upon one channel."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.models = ModelServiceStub(channel)
+        self.predictions = PredictionServiceStub(channel)
+        self.scopes = ScopeServiceStub(channel)
+
+
+class AsyncStubs:
+    """The services of the protocol, upon one asyncio channel."""
+
+    # The generated classes serve both kinds of channel; only their types differ.
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
+        self.predictions = cast("PredictionServiceAsyncStub", PredictionServiceStub(channel))
+        self.scopes = cast("ScopeServiceAsyncStub", ScopeServiceStub(channel))
+
+
+def tls(
+    ca: str | os.PathLike[str] | None = None,
+    cert: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+) -> grpc.ChannelCredentials:
+    """Credentials of an encrypted connection, from PEM files.
+
+    Args:
+        ca: certificates of the authorities to trust; gRPC's own list when None.
+        cert: the client's certificate, for a server that wants one.
+        key: the private key that goes with `cert`.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    ca_bytes, cert_bytes, key_bytes = (None if path is None else Path(path).read_bytes() for path in (ca, cert, key))
+    return grpc.ssl_channel_credentials(ca_bytes, key_bytes, cert_bytes)

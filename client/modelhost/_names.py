@@ -1,0 +1,74 @@
+"""Names of models as callers write them: "model", "scope/model", "scope/model@3", "scope/model@stable"."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ._errors import InvalidRequestError
+
+DEFAULT_SCOPE = "default"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+class ModelRef(NamedTuple):
+    """A model, and which version of it: by number, by label, or the one the server chooses (0 and "")."""
+
+    scope: str
+    model: str
+    version: int = 0
+    label: str = ""
+
+    def __str__(self) -> str:
+        choice = self.label or self.version
+        return f"{self.scope}/{self.model}@{choice}" if choice else f"{self.scope}/{self.model}"
+
+
+def parse_model(name: str, version: int | None = None, label: str | None = None) -> ModelRef:
+    """What `name` means.
+
+    Args:
+        name: "model" or "scope/model", with "@3" or "@stable" after it when a version or label is meant. Without a
+            scope it is the scope "default".
+        version: number, if it is not part of `name`.
+        label: label, if it is not part of `name`.
+
+    Raises:
+        InvalidRequestError: a part breaks the rules for names, or the version is told twice.
+    """
+    path, at, choice = name.partition("@")
+    scope, slash, model = path.rpartition("/")
+    check_name("model", model)
+    if slash:
+        check_name("scope", scope)
+    if (bool(at), version is not None, label is not None).count(True) > 1:
+        raise InvalidRequestError(
+            f"model: say the version once, as '@{choice or '3'}', version= or label=; got {name!r} and more",
+            reason="INVALID_REQUEST",
+        )
+    if at and choice.isdecimal():
+        version = int(choice)
+    elif at:
+        label = choice
+    if version is not None and version <= 0:
+        raise InvalidRequestError(f"version: expected a number greater than 0; got {version}", reason="INVALID_REQUEST")
+    if label is not None:
+        check_name("label", label)
+    return ModelRef(scope or DEFAULT_SCOPE, model, version or 0, label or "")
+
+
+def check_name(kind: str, name: str) -> str:
+    """`name`, when it may be the name of a scope, model or label.
+
+    Raises:
+        InvalidRequestError: reason INVALID_NAME.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    # Checked here, too, because names travel as gRPC metadata, which takes ASCII only and complains obscurely.
+    raise InvalidRequestError(
+        f"{kind}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 128 "
+        f"characters; got {name[:64]!r}",
+        reason="INVALID_NAME",
+        details={kind: name[:128]},
+    )

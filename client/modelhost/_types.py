@@ -1,0 +1,358 @@
+"""What the client answers with and takes: plain frozen data, no protobuf.
+
+Sizes are in bytes, durations in seconds, times in UTC. States and the like are words in capitals, as in the protocol.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+from numpy.typing import ArrayLike, NDArray
+
+from ._errors import ModelhostError
+
+VersionState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNLOADING", "UNLOADED", "FAILED"]
+Engine: TypeAlias = Literal["TENSORFLOW", "LITERT", "OPENVINO"]
+LoadStage: TypeAlias = Literal["WAITING", "FETCHING", "CONVERTING", "READING", "WARMING"]
+LoadOrder: TypeAlias = Literal["NEW_FIRST", "MEMORY_FIRST"]
+WorkerState: TypeAlias = Literal["IDLE", "STARTING", "READY", "BACKOFF"]
+WatchEventType: TypeAlias = Literal["EXISTING", "SYNCED", "CHANGED", "PROGRESS"]
+
+Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
+"""Arrays by input name, or one array for a model that needs a single input."""
+
+
+class _Default(Enum):
+    CLIENT_TIMEOUT = "the client's own timeout"
+
+
+CLIENT_TIMEOUT: Final = _Default.CLIENT_TIMEOUT
+Timeout: TypeAlias = float | Literal[_Default.CLIENT_TIMEOUT] | None
+"""Seconds a call may take; None is no limit, CLIENT_TIMEOUT what the client was made with."""
+
+
+class Prediction(dict[str, NDArray[Any]]):
+    """Outputs by name, and the version that answered.
+
+    Numeric outputs are read-only views of the bytes received (copy them to write to them); string outputs are object
+    arrays of `bytes`.
+
+    Attributes:
+        version: number of the version that answered.
+    """
+
+    def __init__(self, outputs: Mapping[str, NDArray[Any]], version: int) -> None:
+        super().__init__(outputs)
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class PredictItem:
+    """One prediction of a stream: the arguments of `predict`."""
+
+    model: str
+    inputs: Inputs
+    signature: str = ""
+    version: int | None = None
+    label: str | None = None
+    outputs: Sequence[str] | None = None
+
+
+StreamRequest: TypeAlias = PredictItem | tuple[str, Inputs]
+"""One prediction of a stream; a plain `(model, inputs)` will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamResult:
+    """The answer to one prediction of a stream: either `prediction` or `error` is set.
+
+    Attributes:
+        index: position of the request in what was given to `predict_stream`, from 0.
+    """
+
+    index: int
+    prediction: Prediction | None = None
+    error: ModelhostError | None = None
+
+    def unwrap(self) -> Prediction:
+        """The prediction.
+
+        Raises:
+            ModelhostError: the prediction failed.
+        """
+        if self.prediction is None:
+            raise self.error or ModelhostError("the server sent an answer without an outcome")
+        return self.prediction
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a signature says of an input or output.
+
+    Attributes:
+        dtype: numpy's name of the dtype, or "string".
+        shape: extents, None where any is accepted; None when not even the rank is fixed.
+        optional: the input may be left out, because the model has a default for it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {format_shape(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureInfo:
+    """A named callable of a model, with its inputs and outputs by name."""
+
+    name: str
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+    method_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VariableInfo:
+    """A variable of a model; `byte_size` is 0 when its shape is not fixed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What serves a version, how it was loaded, and why this engine."""
+
+    engine: Engine
+    loader: str
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionMemory:
+    """Measured memory of a version, in bytes: its own, shared with other versions, and of its variables."""
+
+    private_bytes: int
+    shared_bytes: int
+    variable_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatistics:
+    """What has been asked of a version; times are sums over all answered predictions, but `load_seconds`."""
+
+    success_count: int
+    failure_count: int
+    in_flight: int
+    queue_seconds: float
+    run_seconds: float
+    load_seconds: float
+    crash_count: int
+    last_used_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """Where a load stands: `fraction` of the whole done, from 0 to 1, and bytes of weights read.
+
+    `bytes_total` is 0 while it is unknown.
+    """
+
+    stage: LoadStage
+    fraction: float
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of a model.
+
+    Attributes:
+        error: why it is FAILED, or why its last recovery was needed.
+        engine: what serves it; None until it has been AVAILABLE once.
+        signatures: by name; empty in lists.
+        variables: empty unless they were asked for.
+        derived_from: number of the version it was made from, when the server made it.
+        revision: revision of the server's records at which it last changed.
+    """
+
+    scope: str
+    model: str
+    version: int
+    state: VersionState
+    source: str
+    tags: tuple[str, ...]
+    pinned: bool
+    evictable: bool
+    annotations: Mapping[str, str]
+    error: ModelhostError | None
+    engine: EngineInfo | None
+    signatures: Mapping[str, SignatureInfo]
+    variables: tuple[VariableInfo, ...]
+    memory: VersionMemory
+    statistics: VersionStatistics
+    progress: LoadProgress | None
+    create_time: datetime | None
+    available_time: datetime | None
+    derived_from: int | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of a scope, its versions, newest first, and what its labels stand for."""
+
+    scope: str
+    model: str
+    versions: tuple[VersionInfo, ...]
+    labels: Mapping[str, int]
+
+    @property
+    def served(self) -> VersionInfo | None:
+        """The version that answers predictions which name none: the highest AVAILABLE one."""
+        available = [version for version in self.versions if version.state == "AVAILABLE"]
+        return max(available, key=lambda version: version.version, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """One version to load: the arguments of `load`."""
+
+    model: str
+    source: str | os.PathLike[str]
+    version: int | None = None
+    tags: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    engine: Engine | None = None
+    keep_older: bool = False
+    pinned: bool = False
+    evictable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadUpdate:
+    """News of one of several loads: one of `progress`, `version` (it succeeded) and `error` (it failed) is set.
+
+    Attributes:
+        index: position of the load in what was given to `load_many`, from 0.
+        finished: loads finished so far, well or not, of `total`.
+    """
+
+    index: int
+    progress: LoadProgress | None
+    version: VersionInfo | None
+    error: ModelhostError | None
+    finished: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """A message of a watch.
+
+    Attributes:
+        type: EXISTING (a version as it was when the watch began), SYNCED (all of those have been told), CHANGED, or
+            PROGRESS (of a load).
+        revision: of the server's records after the change; a later watch may go on from it.
+        version: the version after the change; None in SYNCED.
+        labels: the model's labels after the change.
+    """
+
+    type: WatchEventType
+    revision: int
+    version: VersionInfo | None
+    labels: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeConfig:
+    """What a scope may use, and how it behaves; as answered by the server, the values in force.
+
+    Attributes:
+        intra_op_threads: threads that one operation of a model may use.
+        inter_op_threads: threads that run operations of one prediction side by side.
+        max_in_flight: predictions that run at the same time.
+        max_queue: predictions that may wait for their turn.
+        memory_limit_bytes: of all its workers; unlimited when 0.
+        load_order: NEW_FIRST leaves no gap; MEMORY_FIRST never has both versions in memory.
+        drain_timeout: seconds that predictions get to finish when their version is unloaded.
+        overrun_grace: seconds after its deadline at which a prediction that still runs has the worker replaced; None
+            for never.
+        replicas: identical workers.
+    """
+
+    intra_op_threads: int
+    inter_op_threads: int
+    max_in_flight: int
+    max_queue: int
+    memory_limit_bytes: int
+    load_order: LoadOrder
+    drain_timeout: float | None
+    overrun_grace: float | None
+    replicas: int
+
+
+class ScopeOptions(TypedDict, total=False):
+    """Settings of a scope that a caller may choose; 0 or None is the server's default. Meanings as in ScopeConfig."""
+
+    intra_op_threads: int
+    inter_op_threads: int
+    max_in_flight: int
+    max_queue: int
+    memory_limit_bytes: int
+    load_order: LoadOrder | None
+    drain_timeout: float | None
+    overrun_grace: float | None
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeMemory:
+    """Measured memory of a scope's workers, in bytes; `limit_bytes` is 0 when there is no limit.
+
+    `pss_bytes` counts memory shared with other processes by a fair share, `private_bytes` leaves it out.
+    """
+
+    pss_bytes: int
+    private_bytes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatistics:
+    """Predictions running and waiting now, and how often the queue was full or a worker died so far."""
+
+    in_flight: int
+    queued: int
+    rejected_count: int
+    worker_restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeInfo:
+    """A scope: an isolation domain that owns models."""
+
+    scope: str
+    config: ScopeConfig
+    worker_state: WorkerState
+    model_count: int
+    memory: ScopeMemory
+    statistics: ScopeStatistics
+    create_time: datetime | None
+
+
+def format_shape(shape: Sequence[int | None] | None) -> str:
+    """A shape for people: "[?, 3]"."""
+    return "any shape" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

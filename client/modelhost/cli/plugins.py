@@ -1,0 +1,52 @@
+"""Commands of other packages: the entry points of group "modelhost.commands", each a plain function.
+
+The server's are known by name even where they are not installed, to tell people how to get them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+
+from . import exits
+
+_GROUP = "modelhost.commands"
+_SERVER_COMMANDS = ("serve",)
+_INSTALL_SERVER = "pip install 'modelhost[server]'"
+
+
+def names() -> list[str]:
+    """Names of the commands that other packages add or could add."""
+    return sorted({*_SERVER_COMMANDS, *entry_points(group=_GROUP).names})
+
+
+def command(name: str) -> Any:
+    """The command of that name, or None; one that cannot be imported says what to install."""
+    found = next(iter(entry_points(group=_GROUP, name=name)), None)
+    if found is not None:
+        try:
+            return _as_command(name, found.load())
+        except ImportError as error:
+            return _as_command(name, _missing(name, f"{_INSTALL_SERVER} ({error})"))
+    if name in _SERVER_COMMANDS:
+        return _as_command(name, _missing(name, _INSTALL_SERVER))
+    return None
+
+
+def _as_command(name: str, function: Callable[..., Any]) -> Any:
+    app = typer.Typer(add_completion=False)
+    # What the stand-in for a missing command is called with is none of its business.
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True} if function.__name__ == "missing" else {}
+    app.command(name, context_settings=settings)(function)
+    return typer.main.get_command(app)
+
+
+def _missing(name: str, hint: str) -> Callable[[], None]:
+    def missing() -> None:
+        exits.misused(f"`modelhost {name}` is part of the server, which is not installed here: {hint}")
+
+    missing.__doc__ = f"Needs the server: {_INSTALL_SERVER}"
+    return missing

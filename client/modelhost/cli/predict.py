@@ -1,0 +1,66 @@
+"""The command that asks a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from .._types import Prediction
+from . import exits, render
+from .inputs import read_inputs
+from .session import session_of
+
+
+def predict(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="MODEL or SCOPE/MODEL, with @3 or @stable for one version.")],
+    inputs: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .npy, .npz or .json file, or - for JSON on stdin: inputs by name, or one nested list for a model "
+            'that needs a single input. TensorFlow Serving\'s {"inputs": ...} and {"instances": ...} will do.',
+            show_default=False,
+        ),
+    ] = None,
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="One input: name=file.npy; may be repeated.", metavar="NAME=FILE"),
+    ] = None,
+    signature: Annotated[str, typer.Option(help='Signature to run. Default: "serving_default", or the only one.')] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="Write the outputs to this .npz file.", metavar="FILE.npz")
+    ] = None,
+) -> None:
+    """Run a model on inputs from files."""
+    session = session_of(context)
+    if output is not None and output.suffix != ".npz":
+        exits.misused(f"--output: expected a .npz file; got {str(output)!r}")
+    try:
+        arrays = read_inputs(inputs, named or ())
+    except ValueError as error:
+        exits.misused(str(error))
+    with session.client() as client:
+        prediction = client.predict(model, arrays, signature=signature)
+    if output is not None:
+        _save(prediction, output)
+    elif session.json:
+        render.print_json({"version": prediction.version, "outputs": prediction})
+    else:
+        render.print_prediction(prediction)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command(epilog="Example: echo '[1.0, 2.0]' | modelhost predict half_plus_two -")(predict)
+
+
+def _save(prediction: Prediction, path: Path) -> None:
+    # numpy stores objects as pickles, which nobody should have to trust; byte strings it stores as they are.
+    arrays = {name: array.astype(np.bytes_) if array.dtype == object else array for name, array in prediction.items()}
+    try:
+        np.savez(path, allow_pickle=False, **arrays)
+    except OSError as error:
+        exits.misused(f"{path}: {error.strerror or error}")

@@ -1,0 +1,103 @@
+"""Wires the server together, and runs it from its start to its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
+
+from .config import ServerConfig
+from .hosting.host import Host
+from .services.health_service import HealthService
+from .services.model_service import ModelService
+from .services.prediction_service import PredictionService
+from .services.scope_service import ScopeService
+from .transport.grpcio import handler
+
+logger = logging.getLogger(__name__)
+
+# After the drain's grace, workers and template have this long before they are killed one by one.
+_CLOSE_SECONDS = 10.0
+
+
+class Server:
+    """The server: a host, and the services over it."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._host = Host(config.cache_dir, config.scope_defaults)
+        self._grpc: grpc.aio.Server | None = None
+
+    async def start(self) -> list[str]:
+        """Starts serving; answers the addresses, with the ports that were really bound.
+
+        Raises:
+            OSError: an address cannot be listened on.
+            ModelhostError: the worker template does not start.
+        """
+        server = self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._config.max_receive_bytes),
+                ("grpc.max_send_message_length", self._config.max_send_bytes),
+                # Two servers on one port would share its callers without anybody's knowledge.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        services = {
+            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
+            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
+            scope_service_pb2.DESCRIPTOR.services_by_name["ScopeService"]: ScopeService(self._host),
+        }
+        names = [descriptor.full_name for descriptor in services]
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"]
+        services[health] = HealthService(self._host, names)
+        server.add_generic_rpc_handlers([handler(*service) for service in services.items()])
+        reflection.enable_server_reflection([*names, health.full_name, reflection.SERVICE_NAME], server)
+        addresses = [_bind(server, address) for address in self._config.listen]
+        await self._host.start()
+        await server.start()
+        return addresses
+
+    async def run_until_signal(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains: no new calls, calls under way answered, workers ended."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        logger.info("draining: calls under way have %.0f s", self._config.drain_seconds)
+        # A second signal is for whoever does not want to wait.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Drains and ends everything."""
+        self._host.drain()
+        if self._grpc is not None:
+            await self._grpc.stop(self._config.drain_seconds)
+        try:
+            await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
+        except TimeoutError:
+            logger.error("workers did not end in time; they are killed with the template")
+        logger.info("stopped")
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if address.startswith("unix:"):
+        if port:
+            return address
+    elif port:
+        return f"{address.rpartition(':')[0]}:{port}"
+    raise OSError(f"cannot listen on {address}: the address is in use, not this machine's, or not HOST:PORT")

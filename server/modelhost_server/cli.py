@@ -1,0 +1,87 @@
+"""`modelhost serve`: the server's command, which the client's command line finds as a plug-in."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from .app import Server
+from .config import ServerConfig, read_config
+from .errors import ModelhostError
+from .logs import set_up_logging
+
+_USAGE = 2
+_FAILED = 1
+
+
+def serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen", "-l", help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable."
+            " [default: 127.0.0.1:8500]",
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
+    max_receive_bytes: Annotated[int | None, typer.Option(help="Largest request, in bytes. [default: 64 MiB]")] = None,
+    max_send_bytes: Annotated[int | None, typer.Option(help="Largest response, in bytes. [default: no limit]")] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="Time for calls under way at shutdown, in seconds. [default: 30]")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where converted models are kept. [default: ~/.cache/modelhost]")
+    ] = None,
+    intra_op_threads: Annotated[
+        int | None, typer.Option(help="Scopes: threads of one operation. [default: half the cores]")
+    ] = None,
+    inter_op_threads: Annotated[
+        int | None, typer.Option(help="Scopes: operations of a prediction side by side. [default: 1]")
+    ] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(help="Scopes: predictions at the same time. [default: the cores]")
+    ] = None,
+    max_queue: Annotated[int | None, typer.Option(help="Scopes: predictions that may wait. [default: 1000]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C.
+
+    Every option can also be an environment variable (MODELHOST_MAX_QUEUE=50) or stand in the --config file.
+    """
+    try:
+        settings = read_config(
+            config, listen=tuple(listen) if listen else None, max_receive_bytes=max_receive_bytes,
+            max_send_bytes=max_send_bytes, drain_seconds=drain_seconds, cache_dir=cache_dir,
+            intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads, max_in_flight=max_in_flight,
+            max_queue=max_queue, log_level=log_level, log_json=log_json or None,
+        )  # fmt: skip
+    except ValidationError as error:
+        for problem in error.errors():
+            typer.echo(f"modelhost serve: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", err=True)
+        raise typer.Exit(_USAGE) from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        typer.echo(f"modelhost serve: {config}: {error}", err=True)
+        raise typer.Exit(_USAGE) from None
+    set_up_logging(settings.log_level, settings.log_json)
+    try:
+        asyncio.run(_serve(settings))
+    except (OSError, ModelhostError) as error:
+        typer.echo(f"modelhost serve: {error}", err=True)
+        raise typer.Exit(_FAILED) from None
+
+
+async def _serve(settings: ServerConfig) -> None:
+    server = Server(settings)
+    try:
+        for address in await server.start():
+            # For people and for programs that asked for port 0.
+            print(f"modelhost is ready on {address}", flush=True)
+        await server.run_until_signal()
+    except BaseException:
+        await server.stop()
+        raise

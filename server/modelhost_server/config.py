@@ -1,0 +1,68 @@
+"""The server's configuration: command line over environment (MODELHOST_*) over a TOML file over defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from .store.records import ScopeConfig
+
+_DEFAULTS = ScopeConfig()
+
+
+class ServerConfig(BaseSettings):
+    """What the server can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELHOST_", extra="forbid", frozen=True)
+
+    listen: tuple[str, ...] = Field(
+        ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
+    )
+    max_receive_bytes: int = Field(64 << 20, ge=1 << 10, le=(1 << 31) - 1, description="largest request, in bytes")
+    max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
+    drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path("~/.cache/modelhost").expanduser(), description="where converted models are kept"
+    )
+    intra_op_threads: int = Field(_DEFAULTS.intra_op_threads, ge=1, le=1024)
+    inter_op_threads: int = Field(_DEFAULTS.inter_op_threads, ge=1, le=1024)
+    max_in_flight: int = Field(_DEFAULTS.max_in_flight, ge=1, le=1024)
+    max_queue: int = Field(_DEFAULTS.max_queue, ge=1, le=1_000_000)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @property
+    def scope_defaults(self) -> ScopeConfig:
+        """What a scope has where its creator said nothing."""
+        return ScopeConfig(
+            intra_op_threads=self.intra_op_threads,
+            inter_op_threads=self.inter_op_threads,
+            max_in_flight=self.max_in_flight,
+            max_queue=self.max_queue,
+        )
+
+
+def read_config(file: Path | None, **options: Any) -> ServerConfig:
+    """The configuration from a TOML file, the environment, and the options that are not None.
+
+    Raises:
+        pydantic.ValidationError: names each setting at fault, what was expected and what came.
+        OSError, tomllib.TOMLDecodeError: the file cannot be read.
+    """
+
+    class FromFile(ServerConfig):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings, env_settings, *([TomlConfigSettingsSource(settings_cls, file)] if file else []))
+
+    return FromFile(**{name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,152 @@
+"""Checks a prediction's inputs against its signature before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import ModelhostError, Reason, brief
+from ..store.names import version_resource
+from ..store.records import Loaded, Version
+from ..tensors import DTYPE_NAME, ITEMSIZE, STRING, RawTensor, SignatureSpec, TensorSpec
+
+DEFAULT_SIGNATURE = "serving_default"
+# TensorFlow's own limit.
+_MAX_RANK = 254
+_MAX_ELEMENTS = 2**63 - 1
+
+
+def choose_signature(version: Version, name: str) -> tuple[int, SignatureSpec]:
+    """Position and spec of the signature asked for: "serving_default", or the only one, when no name is given.
+
+    Raises:
+        ModelhostError: SIGNATURE_NOT_FOUND.
+    """
+    loaded = version.loaded
+    assert loaded is not None, "only loaded versions are acquired"
+    found = loaded.signature(name or DEFAULT_SIGNATURE)
+    if found is not None:
+        return found
+    if not name and len(loaded.signatures) == 1:
+        return 0, loaded.signatures[0]
+    raise _no_signature(version, loaded, name)
+
+
+def _no_signature(version: Version, loaded: Loaded, name: str) -> ModelhostError:
+    there = ", ".join(spec.name for spec in loaded.signatures)
+    resource = version_resource(version.scope, version.model, version.number)
+    return ModelhostError(
+        Reason.SIGNATURE_NOT_FOUND,
+        f"signature: {resource} has no signature {brief(name or DEFAULT_SIGNATURE)}; it has: {there}",
+        field="signature",
+        resource=resource,
+    )
+
+
+def check_inputs(spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> list[tuple[int, RawTensor]]:
+    """The inputs by position.
+
+    Raises:
+        ModelhostError: INPUT_MISSING, INPUT_UNKNOWN, INPUT_DTYPE_MISMATCH, INPUT_SHAPE_MISMATCH, INPUT_MALFORMED.
+    """
+    chosen: list[tuple[int, RawTensor]] = []
+    for position, expected in enumerate(spec.inputs):
+        tensor = inputs.get(expected.name)
+        if tensor is None:
+            if expected.optional:
+                continue
+            raise _missing(spec, expected, inputs)
+        _check_tensor(expected, tensor)
+        chosen.append((position, tensor))
+    if len(chosen) != len(inputs):
+        raise _unknown(spec, inputs)
+    return chosen
+
+
+def _missing(spec: SignatureSpec, expected: TensorSpec, inputs: Mapping[str, RawTensor]) -> ModelhostError:
+    came = ", ".join(brief(name, 32) for name in sorted(inputs)[:8]) or "none"
+    return ModelhostError(
+        Reason.INPUT_MISSING,
+        f"inputs: signature '{spec.name}' needs {brief(expected.name)} ({expected}); got: {came}",
+        field=f"inputs[{brief(expected.name)}]",
+        input=expected.name,
+        expected=expected,
+    )
+
+
+def _unknown(spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> ModelhostError:
+    known = [expected.name for expected in spec.inputs]
+    name = next(name for name in sorted(inputs) if name not in known)
+    return ModelhostError(
+        Reason.INPUT_UNKNOWN,
+        f"inputs: signature '{spec.name}' has no input {brief(name)}; it has: {', '.join(known) or 'none'}",
+        field=f"inputs[{brief(name)}]",
+        input=brief(name),
+    )
+
+
+def _check_tensor(expected: TensorSpec, tensor: RawTensor) -> None:
+    if tensor.dtype != expected.dtype:
+        got = DTYPE_NAME.get(tensor.dtype, f"number {tensor.dtype}")
+        raise _input_error(
+            Reason.INPUT_DTYPE_MISMATCH, expected, f"expected {expected}; got dtype {got}", expected.dtype, tensor.dtype
+        )
+    if not expected.accepts_shape(tensor.shape):
+        raise _input_error(
+            Reason.INPUT_SHAPE_MISMATCH, expected, f"expected {expected}; got shape {_short(tensor.shape)}",
+            expected.shape, _short(tensor.shape),
+        )  # fmt: skip
+    _check_content(expected, tensor)
+
+
+def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
+    shape, data = tensor.shape, tensor.data
+    count = 1
+    for extent in shape:
+        if extent < 0:
+            raise _input_error(
+                Reason.INPUT_MALFORMED, expected, f"no extent of a tensor is negative; got shape {_short(shape)}",
+                "extents of 0 or more", _short(shape),
+            )  # fmt: skip
+        count *= extent
+    if len(shape) > _MAX_RANK or count > _MAX_ELEMENTS:
+        raise _input_error(
+            Reason.INPUT_MALFORMED, expected, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
+        )
+    assert isinstance(data, bytes | memoryview | Sequence)
+    size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")
+    if len(data) != size:
+        raise _input_error(
+            Reason.INPUT_MALFORMED, expected,
+            f"shape {_short(shape)} of {DTYPE_NAME[tensor.dtype]} is {size} {unit}; got {len(data)}", size, len(data),
+        )  # fmt: skip
+
+
+def _short(shape: Sequence[int]) -> str:
+    more = f", … ({len(shape)} dimensions)" if len(shape) > 16 else ""
+    return f"[{', '.join(map(str, shape[:16]))}{more}]"
+
+
+def _input_error(reason: Reason, spec: TensorSpec, text: str, expected: object, actual: object) -> ModelhostError:
+    return ModelhostError(
+        reason, f"inputs[{brief(spec.name)}]: {text}", field=f"inputs[{brief(spec.name)}]",
+        input=spec.name, expected=expected, actual=actual,
+    )  # fmt: skip
+
+
+def choose_outputs(spec: SignatureSpec, wanted: Sequence[str]) -> list[int]:
+    """Positions of the outputs asked for; empty for all.
+
+    Raises:
+        ModelhostError: OUTPUT_UNKNOWN.
+    """
+    if not wanted:
+        return []
+    position = {output.name: i for i, output in enumerate(spec.outputs)}
+    for name in wanted:
+        if name not in position:
+            raise ModelhostError(
+                Reason.OUTPUT_UNKNOWN,
+                f"output_filter: signature '{spec.name}' has no output {brief(name)}; it has: {', '.join(position)}",
+                field="output_filter",
+            )
+    return [position[name] for name in dict.fromkeys(wanted)]

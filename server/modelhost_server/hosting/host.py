@@ -1,0 +1,238 @@
+"""The host: what services ask for, done. Joins the store, the scopes' keepers and the worker template."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ModelhostError, Reason
+from ..store.names import DEFAULT_SCOPE, version_resource
+from ..store.phases import Phase
+from ..store.records import Scope, ScopeConfig, Version
+from ..store.store import LoadRequest, Store, UnloadRequest, not_available
+from ..tensors import RawTensor
+from ..workers.template import WorkerTemplate
+from .background import Background
+from .conversion import Converter
+from .keeper import ScopeKeeper
+from .prediction import Prediction, predict
+from .sources import resolve_source
+from .waiting import Waiting
+
+logger = logging.getLogger(__name__)
+
+_SETTLED = frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED})
+
+
+class Host:
+    """Everything that is hosted, and the ways to change and use it. All methods are called on the event loop."""
+
+    def __init__(self, cache_dir: Path, scope_defaults: ScopeConfig | None = None) -> None:
+        self.store = Store()
+        self.scope_defaults = scope_defaults or ScopeConfig()
+        self._template = WorkerTemplate()
+        self._converter = Converter(cache_dir)
+        self._keepers: dict[str, ScopeKeeper] = {}
+        self._unloads: dict[int, asyncio.Task[None]] = {}
+        self._waiting = Waiting(self.store)
+        self._background = Background("host")
+        self.draining = False
+        self._drain_listeners: set[Callable[[], object]] = set()
+
+    # Life
+
+    async def start(self) -> None:
+        """Starts the template and the scope "default".
+
+        Raises:
+            ModelhostError: WORKER_UNAVAILABLE.
+        """
+        await self._template.start()
+        self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
+
+    def drain(self) -> None:
+        """Refuses new work from now on, and tells the long streams to end."""
+        self.draining = True
+        for listener in tuple(self._drain_listeners):
+            listener()
+
+    def on_drain(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Calls `listener` when draining begins; the answer ends that."""
+        self._drain_listeners.add(listener)
+        return lambda: self._drain_listeners.discard(listener)
+
+    async def close(self) -> None:
+        """Ends all workers and the template."""
+        self.draining = True
+        await self._background.cancel()
+        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+        await self._template.stop()
+
+    def check_accepting(self) -> None:
+        """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
+        if self.draining:
+            raise ModelhostError(Reason.SERVER_DRAINING, "the server is shutting down; ask another, or again later")
+
+    # Scopes
+
+    def keeper(self, scope: str) -> ScopeKeeper:
+        """The keeper of a scope that exists."""
+        return self._keepers[scope]
+
+    def create_scope(self, name: str, config: ScopeConfig, allow_existing: bool = False) -> Scope:
+        """Creates a scope and starts its worker.
+
+        Raises:
+            ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS.
+        """
+        scope, is_new = self.store.create_scope(name, config, allow_existing)
+        if is_new:
+            keeper = ScopeKeeper(scope, self.store, self._template, self._converter, self._on_available)
+            self._keepers[name] = keeper
+            keeper.start()
+        return scope
+
+    async def update_scope(self, name: str, config: ScopeConfig) -> Scope:
+        """Changes a scope's configuration.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND.
+        """
+        scope = self.store.scope(name)
+        change = self._background.run(self._keepers[scope.name].reconfigure(config))
+        await asyncio.shield(change)
+        return scope
+
+    async def delete_scope(self, name: str, force: bool) -> None:
+        """Unloads a scope's models, when forced to, and ends its worker.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND, SCOPE_NOT_EMPTY, INVALID_REQUEST, CONFLICT.
+        """
+        scope = self.store.begin_delete_scope(name, force)
+        await asyncio.shield(self._background.run(self._delete(scope)))
+
+    async def _delete(self, scope: Scope) -> None:
+        for model in list(scope.models):
+            versions, _ = self.store.begin_unload(UnloadRequest(scope.name, model, all_versions=True))
+            await self._unload_all(versions)
+        await self._keepers[scope.name].close()
+        self.store.finish_delete_scope(scope)
+        del self._keepers[scope.name]
+
+    # Models
+
+    async def load(self, request: LoadRequest, wait: bool) -> Version:
+        """Loads a version; answers when it is AVAILABLE, or at once when not told to wait.
+
+        Raises:
+            ModelhostError: what `resolve_source` and `Store.accept_load` raise; why the load failed.
+        """
+        return await self.load_settled(await self.begin_load(request), wait)
+
+    async def begin_load(self, request: LoadRequest) -> Version:
+        """Accepts a load and starts it.
+
+        Raises:
+            ModelhostError: what `resolve_source` and `Store.accept_load` raise.
+        """
+        self.check_accepting()
+        # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
+        scope = self.store.scope(request.scope)
+        found = await resolve_source(request.source, request.version)
+        request = replace(request, scope=scope.name, path=found.path, found_version=found.number)
+        version, is_new = self.store.accept_load(request)
+        if is_new:
+            self._background.run(self._load(version))
+        return version
+
+    async def load_settled(self, version: Version, wait: bool = True) -> Version:
+        """The version, once its load has ended (or at once, when not told to wait).
+
+        Raises:
+            ModelhostError: why the load failed.
+        """
+        if wait:
+            await self._waiting.until(version, _SETTLED)
+            if version.phase is not Phase.AVAILABLE:
+                raise self._load_error(version)
+        return version
+
+    async def _load(self, version: Version) -> None:
+        if self.store.scope(version.scope).config.memory_first:
+            await self._unload_all(self._supersede(version))
+        await self._keepers[version.scope].load(version)
+
+    def _on_available(self, version: Version) -> None:
+        superseded = self._supersede(version)
+        if superseded:
+            self._background.run(self._unload_all(superseded))
+
+    def _supersede(self, version: Version) -> list[Version]:
+        superseded = self.store.superseded(version)
+        for old in superseded:
+            self.store.begin_unload(UnloadRequest(old.scope, old.model, old.number))
+        return superseded
+
+    @staticmethod
+    def _load_error(version: Version) -> ModelhostError:
+        if version.phase is Phase.FAILED and version.error is not None:
+            error = version.error
+            # A version that failed is in a wrong state later on; the load that failed says why in its own code.
+            return ModelhostError(
+                error.reason, error.message, field=error.field,
+                resource=version_resource(version.scope, version.model, version.number), **error.details,
+            )  # fmt: skip
+        return not_available(version)
+
+    async def unload(self, request: UnloadRequest, wait: bool) -> Sequence[Version]:
+        """Unloads; answers when that is done, or at once when not told to wait.
+
+        Raises:
+            ModelhostError: what `Store.begin_unload` raises.
+        """
+        versions, _ = self.store.begin_unload(replace(request, scope=self.store.scope(request.scope).name))
+        unloading = self._unload_all(versions)
+        if wait:
+            await unloading
+        return versions
+
+    def _unload_all(self, versions: Sequence[Version]) -> asyncio.Future[list[None]]:
+        tasks = []
+        for version in versions:
+            if version.phase is Phase.UNLOADED:
+                continue
+            task = self._unloads.get(version.key)
+            if task is None:
+                task = self._background.run(self._keepers[version.scope].unload(version))
+                self._unloads[version.key] = task
+                task.add_done_callback(lambda _, key=version.key: self._unloads.pop(key, None))
+            tasks.append(task)
+        # The caller may leave; the unloading goes on.
+        return asyncio.gather(*(asyncio.shield(task) for task in tasks))
+
+    # Predictions
+
+    async def predict(
+        self,
+        scope: str,
+        model: str,
+        version: int,
+        label: str,
+        signature: str,
+        inputs: Mapping[str, RawTensor],
+        output_filter: Sequence[str] = (),
+        deadline: float | None = None,
+    ) -> Prediction:
+        """Runs a signature of a version.
+
+        Raises:
+            ModelhostError: what `Store.acquire` and `prediction.predict` raise.
+        """
+        acquired = self.store.acquire(scope, model, version, label)
+        return await predict(
+            self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline
+        )

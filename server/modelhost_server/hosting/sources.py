@@ -1,0 +1,105 @@
+"""From a source, as a caller names it, to what a worker can load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..errors import ModelhostError, Reason, brief
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a source was found to be: a path, and the number of the sub-directory that was chosen, if one was."""
+
+    path: str
+    number: int
+
+
+async def resolve_source(source: str, version: int) -> Resolved:
+    """Looks at a source; the disk is asked on another thread, because it may be slow or far away.
+
+    Args:
+        source: a URI or an absolute path.
+        version: the version asked for; 0 for the newest.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED.
+    """
+    path = _local_path(source)
+    return await asyncio.to_thread(_resolve_path, path, version)
+
+
+def _local_path(source: str) -> Path:
+    if not source:
+        raise ModelhostError(Reason.INVALID_REQUEST, "source: expected a path or URI; got nothing", field="source")
+    if "\0" in source or len(source) > 4096:
+        raise ModelhostError(
+            Reason.SOURCE_NOT_FOUND, f"source: expected a path of at most 4096 characters without NUL; got {brief(source)}",
+            field="source",
+        )  # fmt: skip
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        raise ModelhostError(
+            Reason.SOURCE_NOT_FOUND, f"source: {brief(source)} is neither a path nor a URI", field="source"
+        ) from None
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        path = Path(unquote(parts.path))
+    elif parts.scheme and "://" in source:
+        raise ModelhostError(
+            Reason.SOURCE_UNSUPPORTED,
+            f"source: this server reads absolute paths and file: URIs; got the scheme {brief(parts.scheme)}",
+            field="source",
+        )
+    else:
+        path = Path(source)
+    if not path.is_absolute():
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"source: expected an absolute path on the server's machine; got {brief(source)}",
+            field="source",
+        )
+    return path
+
+
+def _resolve_path(path: Path, version: int) -> Resolved:
+    try:
+        if path.is_file():
+            if path.suffix != ".keras":
+                raise ModelhostError(
+                    Reason.SOURCE_UNSUPPORTED,
+                    f"source: expected a SavedModel directory or a .keras file; got the file {brief(path.name)}",
+                    field="source",
+                )
+            return Resolved(str(path), 0)
+        if not path.is_dir():
+            raise ModelhostError(
+                Reason.SOURCE_NOT_FOUND, f"source: there is nothing at {brief(str(path), 200)} on the server's machine",
+                field="source",
+            )  # fmt: skip
+        if _holds_saved_model(path):
+            return Resolved(str(path), 0)
+        numbers = {int(name): name for name in os.listdir(path) if name.isascii() and name.isdecimal()}
+    except OSError as error:
+        raise ModelhostError(
+            Reason.SOURCE_NOT_FOUND, f"source: {brief(str(path), 200)} cannot be read: {error.strerror}", field="source"
+        ) from None
+    number = version or max(numbers, default=0)
+    if number in numbers and _holds_saved_model(path / numbers[number]):
+        return Resolved(str(path / numbers[number]), number)
+    have = f"; it has the versions {sorted(numbers)[:20]}" if numbers else ""
+    wanted = f"version {version} of " if version else ""
+    raise ModelhostError(
+        Reason.SOURCE_INVALID,
+        f"source: {wanted}{brief(str(path), 200)} is not a model: expected saved_model.pb in it, or in a sub-directory "
+        f"named by the version's number{have}",
+        field="source",
+    )
+
+
+def _holds_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").exists() or (path / "saved_model.pbtxt").exists()

@@ -1,0 +1,77 @@
+"""grpc.health.v1: of the server, of each service, and of each model by its resource name.
+
+Answers come from the store, which knows; a table of statuses beside it would be a second truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+
+from grpc_health.v1 import health_pb2
+
+from ..errors import ModelhostError, Reason, brief
+from ..hosting.host import Host
+from .call import Call
+
+_Status = health_pb2.HealthCheckResponse
+_PARTS = 4
+
+
+class HealthService:
+    """Says what serves."""
+
+    def __init__(self, host: Host, services: Collection[str]) -> None:
+        self._host = host
+        self._services = frozenset({"", *services})
+
+    async def check(self, request: health_pb2.HealthCheckRequest, call: Call) -> health_pb2.HealthCheckResponse:
+        """The status of what `service` names: "", a service, or `scopes/{scope}/models/{model}`."""
+        status = self._status(request.service)
+        if status == _Status.SERVICE_UNKNOWN:
+            raise ModelhostError(
+                Reason.MODEL_NOT_FOUND,
+                f"service: expected '', a service's full name or scopes/{{scope}}/models/{{model}}; "
+                f"got {brief(request.service)}, which is not there",
+                field="service",
+            )
+        return _Status(status=status)
+
+    async def watch(
+        self, request: health_pb2.HealthCheckRequest, call: Call
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """The status now, and whenever it changes."""
+        news = asyncio.Event()
+        stops = [self._host.store.events.listen(lambda event: news.set()), self._host.on_drain(news.set)]
+        last = None
+        try:
+            while True:
+                news.clear()
+                status = self._status(request.service)
+                if status != last:
+                    yield _Status(status=status)
+                    last = status
+                self._host.check_accepting()
+                await news.wait()
+        finally:
+            for stop in stops:
+                stop()
+
+    async def list(self, request: health_pb2.HealthListRequest, call: Call) -> health_pb2.HealthListResponse:
+        """The status of the server and its services; models are listed by ModelService."""
+        return health_pb2.HealthListResponse(
+            statuses={name: _Status(status=self._status(name)) for name in sorted(self._services)}
+        )
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
+        serving = _Status.NOT_SERVING if self._host.draining else _Status.SERVING
+        if service in self._services:
+            return serving
+        parts = service.split("/")
+        if len(parts) == _PARTS and (parts[0], parts[2]) == ("scopes", "models"):
+            try:
+                model = self._host.store.model(parts[1], parts[3])
+            except ModelhostError:
+                return _Status.SERVICE_UNKNOWN
+            return serving if model.serving is not None else _Status.NOT_SERVING
+        return _Status.SERVICE_UNKNOWN

@@ -1,0 +1,137 @@
+"""The store's records as messages."""
+
+from __future__ import annotations
+
+from modelhost.v1 import model_pb2, scope_pb2
+
+from ..hosting.keeper import ScopeKeeper
+from ..store.records import Loaded, Model, Progress, ScopeConfig, Version
+from .failures import error_message
+from .tensors import spec_message
+
+BASIC = model_pb2.MODEL_VIEW_BASIC
+FULL = model_pb2.MODEL_VIEW_FULL
+VARIABLES = model_pb2.MODEL_VIEW_VARIABLES
+
+_ENGINES = {"tensorflow": model_pb2.ENGINE_TENSORFLOW}
+
+
+def model_message(model: Model, view: model_pb2.ModelView, only: int = 0) -> model_pb2.Model:
+    """A model with its versions, or with only one of them."""
+    return model_pb2.Model(
+        scope=model.scope,
+        model=model.name,
+        versions=[version_message(v, view) for v in model.newest_first() if only in (0, v.number)],
+        labels=model.labels,
+    )
+
+
+def version_message(version: Version, view: model_pb2.ModelView) -> model_pb2.Version:
+    """A version."""
+    message = model_pb2.Version(
+        version=version.number,
+        state=model_pb2.VersionState.Value(f"VERSION_STATE_{version.state.name}"),
+        source=version.source,
+        error=error_message(version.error) if version.error else None,
+        options=model_pb2.LoadOptions(
+            tags=version.options.tags,
+            annotations=dict(version.options.annotations),
+            pinned=version.options.pinned,
+            evictable=version.options.evictable,
+        ),
+        statistics=_statistics_message(version),
+        progress=progress_message(version.progress) if version.state.name == "LOADING" else None,
+        revision=version.revision,
+    )
+    message.create_time.FromNanoseconds(int(version.created * 1e9))
+    if version.available_since:
+        message.available_time.FromNanoseconds(int(version.available_since * 1e9))
+    if version.loaded is not None:
+        _fill_loaded(message, version.loaded, view)
+    return message
+
+
+def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.ModelView) -> None:
+    message.engine.engine = _ENGINES[loaded.engine]
+    message.engine.loader = loaded.loader
+    message.memory.private_bytes = loaded.private_bytes
+    message.memory.variable_bytes = loaded.variable_bytes
+    if view in (FULL, VARIABLES):
+        for spec in loaded.signatures:
+            message.signatures.add(
+                name=spec.name,
+                inputs=[spec_message(tensor) for tensor in spec.inputs],
+                outputs=[spec_message(tensor) for tensor in spec.outputs],
+                method_name=spec.method_name,
+            )
+    if view == VARIABLES:
+        for variable in loaded.variables:
+            message.variables.add(
+                name=variable.name, dtype=variable.dtype, shape=variable.shape, byte_size=variable.nbytes  # type: ignore[arg-type]
+            )  # fmt: skip
+
+
+def _statistics_message(version: Version) -> model_pb2.VersionStatistics:
+    statistics = version.statistics
+    message = model_pb2.VersionStatistics(
+        success_count=statistics.success_count,
+        failure_count=statistics.failure_count,
+        in_flight=version.handles,
+        queue_ns=statistics.queue_ns,
+        run_ns=statistics.run_ns,
+        load_ns=statistics.load_ns,
+        crash_count=statistics.crash_count,
+    )
+    if statistics.last_used:
+        message.last_used_time.FromNanoseconds(int(statistics.last_used * 1e9))
+    return message
+
+
+def progress_message(progress: Progress) -> model_pb2.LoadProgress:
+    """Where a load stands."""
+    return model_pb2.LoadProgress(
+        stage=model_pb2.LoadStage.Value(f"LOAD_STAGE_{progress.stage}"),
+        fraction=progress.done / progress.total if progress.total else 0.0,
+        bytes_done=progress.done,
+        bytes_total=progress.total,
+    )
+
+
+def config_message(config: ScopeConfig) -> scope_pb2.ScopeConfig:
+    """A scope's configuration, with the values in force."""
+    message = scope_pb2.ScopeConfig(
+        intra_op_threads=config.intra_op_threads,
+        inter_op_threads=config.inter_op_threads,
+        max_in_flight=config.max_in_flight,
+        max_queue=config.max_queue,
+        memory_limit_bytes=config.memory_limit_bytes,
+        load_order=scope_pb2.LOAD_ORDER_MEMORY_FIRST if config.memory_first else scope_pb2.LOAD_ORDER_NEW_FIRST,
+        replicas=config.replicas,
+    )
+    message.drain_timeout.FromNanoseconds(int(config.drain_timeout * 1e9))
+    if config.overrun_grace is not None:
+        message.overrun_grace.FromNanoseconds(int(config.overrun_grace * 1e9))
+    return message
+
+
+async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
+    """A scope, with its memory measured now."""
+    scope = keeper.scope
+    memory = await keeper.memory()
+    message = scope_pb2.Scope(
+        scope=scope.name,
+        config=config_message(scope.config),
+        worker_state=scope_pb2.WorkerState.Value(f"WORKER_STATE_{keeper.worker_state.name}"),
+        model_count=len(scope.models),
+        memory=scope_pb2.ScopeMemory(
+            pss_bytes=memory["pss"], private_bytes=memory["private"], limit_bytes=scope.config.memory_limit_bytes
+        ),
+        statistics=scope_pb2.ScopeStatistics(
+            in_flight=keeper.gate.in_flight,
+            queued=keeper.gate.queued,
+            rejected_count=keeper.gate.rejected_count,
+            worker_restarts=keeper.restarts,
+        ),
+    )
+    message.create_time.FromNanoseconds(int(scope.created * 1e9))
+    return message

@@ -1,0 +1,105 @@
+"""ModelService of modelhost.v1, but for its streams, which are in `model_streams`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from modelhost.v1 import model_pb2
+from modelhost.v1 import model_service_pb2 as pb
+
+from ..errors import ModelhostError, Reason
+from ..hosting.host import Host
+from ..store.records import LoadOptions, Version
+from ..store.resolve import find_version
+from ..store.store import LoadRequest, UnloadRequest
+from .call import Call
+from .messages import BASIC, FULL, model_message, version_message
+from .model_streams import load_many, watch
+
+
+class ModelService:
+    """Loads, unloads, lists and watches models."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def load_model(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelResponse:
+        """Loads a version of a model."""
+        return load_response(await self._host.load(load_request(request), wait=not request.no_wait))
+
+    def load_models(self, request: pb.LoadModelsRequest, call: Call) -> AsyncIterator[pb.LoadModelsResponse]:
+        """Loads several versions, and streams how they fare."""
+        return load_many(self._host, request, load_request, load_response)
+
+    async def unload_model(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
+        """Unloads one version, or all versions of a model."""
+        choice = request.WhichOneof("choice")
+        if choice is None or (choice == "all_versions" and not request.all_versions):
+            raise ModelhostError(
+                Reason.INVALID_REQUEST, "choice: expected `version`, `label` or `all_versions`; got none", field="choice"
+            )
+        unload = UnloadRequest(
+            request.scope, request.model, request.version, request.label, request.all_versions, request.request_id
+        )
+        try:
+            versions = await self._host.unload(unload, wait=not request.no_wait)
+        except ModelhostError as error:
+            missing = (Reason.MODEL_NOT_FOUND, Reason.VERSION_NOT_FOUND, Reason.LABEL_NOT_FOUND, Reason.SCOPE_NOT_FOUND)
+            if request.allow_missing and error.reason in missing:
+                return pb.UnloadModelResponse()
+            raise
+        return pb.UnloadModelResponse(versions=[version.number for version in versions])
+
+    async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+        """Describes a model."""
+        model = self._host.store.model(request.scope, request.model)
+        if request.version:
+            find_version(model, request.version, "")
+        return pb.GetModelResponse(model=model_message(model, request.view or FULL, request.version))
+
+    async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        """Lists models."""
+        store = self._host.store
+        models, token = store.models(request.scope, request.page_size, request.page_token)
+        return pb.ListModelsResponse(
+            models=[model_message(model, request.view or BASIC) for model in models],
+            next_page_token=token,
+            revision=store.events.revision,
+        )
+
+    def watch_models(self, request: pb.WatchModelsRequest, call: Call) -> AsyncIterator[pb.WatchModelsResponse]:
+        """Streams every change of every version."""
+        return watch(self._host, request)
+
+
+def load_request(message: pb.LoadModelRequest) -> LoadRequest:
+    """A load as the store takes it.
+
+    Raises:
+        ModelhostError: UNSUPPORTED, INVALID_REQUEST.
+    """
+    options = message.options
+    if options.engine not in (model_pb2.ENGINE_UNSPECIFIED, model_pb2.ENGINE_TENSORFLOW):
+        raise ModelhostError(
+            Reason.UNSUPPORTED, "options.engine: this server has the engine `tensorflow` only", field="options.engine"
+        )
+    return LoadRequest(
+        scope=message.scope,
+        model=message.model,
+        version=message.version,
+        source=message.source,
+        options=LoadOptions(
+            tags=tuple(options.tags),
+            annotations=tuple(sorted(options.annotations.items())),
+            pinned=options.pinned,
+            evictable=options.evictable,
+        ),
+        labels=tuple(message.labels),
+        keep_older=message.keep_older,
+        request_id=message.request_id,
+    )
+
+
+def load_response(version: Version) -> pb.LoadModelResponse:
+    """The answer to a load."""
+    return pb.LoadModelResponse(scope=version.scope, model=version.model, version=version_message(version, FULL))

@@ -1,0 +1,93 @@
+"""PredictionService of modelhost.v1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from modelhost.v1.prediction_service_pb2 import (
+    PredictRequest,
+    PredictResponse,
+    PredictStreamRequest,
+    PredictStreamResponse,
+)
+
+from ..errors import ModelhostError, Reason
+from ..hosting.host import Host
+from .call import Call
+from .failures import as_modelhost_error, error_message
+from .tensors import fill_outputs, raw_inputs
+
+# Predictions of one stream that may be under way; reading stops there, and so, by flow control, does the sender.
+_STREAM_IN_FLIGHT = 256
+
+
+class PredictionService:
+    """Runs signatures of hosted models."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
+        """Runs one signature once."""
+        version = request.version
+        if not version and request.WhichOneof("choice") == "version":
+            raise ModelhostError(
+                Reason.INVALID_REQUEST, "version: expected a number greater than 0; got 0", field="version"
+            )
+        prediction = await self._host.predict(
+            request.scope, request.model, version, request.label, request.signature,
+            raw_inputs(request.inputs), request.output_filter, call.deadline,
+        )  # fmt: skip
+        response = PredictResponse(version=prediction.version)
+        fill_outputs(response, prediction.outputs)
+        return response
+
+    async def predict_stream(
+        self, requests: AsyncIterator[PredictStreamRequest], call: Call
+    ) -> AsyncIterator[PredictStreamResponse]:
+        """Runs many predictions over one stream; answers come as they are ready."""
+        answers: asyncio.Queue[PredictStreamResponse | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_STREAM_IN_FLIGHT)
+
+        async def answer(item: PredictStreamRequest) -> None:
+            response = await self._answer(item, call)
+            # The room is given back when the answer is sent, so that a reader that does not read is not buffered for.
+            answers.put_nowait(response)
+
+        async def read() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for item in requests:
+                        await room.acquire()
+                        group.create_task(answer(item))
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.get_running_loop().create_task(read())
+        draining = self._host.on_drain(reader.cancel)
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+                room.release()
+            if reader.cancelled() or self._host.draining:
+                self._host.check_accepting()
+            await reader
+        finally:
+            draining()
+            reader.cancel()
+
+    async def _answer(self, item: PredictStreamRequest, call: Call) -> PredictStreamResponse:
+        deadline, loop = call.deadline, asyncio.get_running_loop()
+        if item.HasField("timeout"):
+            own = loop.time() + item.timeout.ToNanoseconds() / 1e9
+            deadline = own if deadline is None else min(own, deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self.predict(item.request, Call(deadline))
+        except TimeoutError:
+            late = ModelhostError(Reason.DEADLINE_EXCEEDED, "the prediction's timeout passed before its answer")
+            return PredictStreamResponse(id=item.id, error=error_message(late))
+        except Exception as error:
+            return PredictStreamResponse(id=item.id, error=error_message(as_modelhost_error(error)))
+        return PredictStreamResponse(id=item.id, response=response)

@@ -1,0 +1,117 @@
+"""ScopeService of modelhost.v1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelhost.v1 import scope_pb2
+from modelhost.v1 import scope_service_pb2 as pb
+
+from ..errors import ModelhostError, Reason, brief
+from ..hosting.host import Host
+from ..store.records import ScopeConfig
+from .call import Call
+from .messages import scope_message
+
+_MAX_COUNT = {"intra_op_threads": 1024, "inter_op_threads": 1024, "max_in_flight": 1024, "max_queue": 1_000_000}
+_DURATIONS = {"drain_timeout": 3600.0, "overrun_grace": 3600.0}
+_FIELDS = [field.name for field in scope_pb2.ScopeConfig.DESCRIPTOR.fields]
+
+
+class ScopeService:
+    """Creates, changes and deletes scopes."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def create_scope(self, request: pb.CreateScopeRequest, call: Call) -> pb.CreateScopeResponse:
+        """Creates a scope and starts its worker."""
+        self._host.check_accepting()
+        config = _merged(self._host.scope_defaults, self._host.scope_defaults, request.config, _FIELDS)
+        scope = self._host.create_scope(request.scope, config, request.allow_existing)
+        return pb.CreateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
+
+    async def get_scope(self, request: pb.GetScopeRequest, call: Call) -> pb.GetScopeResponse:
+        """Describes a scope."""
+        name = self._host.store.scope(request.scope).name
+        return pb.GetScopeResponse(scope=await scope_message(self._host.keeper(name)))
+
+    async def list_scopes(self, request: pb.ListScopesRequest, call: Call) -> pb.ListScopesResponse:
+        """Lists scopes by name."""
+        scopes, token = self._host.store.scopes(request.page_size, request.page_token)
+        return pb.ListScopesResponse(
+            scopes=[await scope_message(self._host.keeper(scope.name)) for scope in scopes], next_page_token=token
+        )
+
+    async def update_scope(self, request: pb.UpdateScopeRequest, call: Call) -> pb.UpdateScopeResponse:
+        """Changes a scope's configuration."""
+        self._host.check_accepting()
+        paths = list(request.update_mask.paths) or _FIELDS
+        for path in paths:
+            if path not in _FIELDS:
+                raise ModelhostError(
+                    Reason.INVALID_REQUEST,
+                    f"update_mask: expected fields of ScopeConfig ({', '.join(_FIELDS)}); got {brief(path)}",
+                    field="update_mask",
+                )
+        current = self._host.store.scope(request.scope)
+        config = _merged(current.config, self._host.scope_defaults, request.config, paths)
+        scope = await self._host.update_scope(current.name, config)
+        return pb.UpdateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
+
+    async def delete_scope(self, request: pb.DeleteScopeRequest, call: Call) -> pb.DeleteScopeResponse:
+        """Deletes a scope and ends its worker."""
+        try:
+            await self._host.delete_scope(request.scope, request.force)
+        except ModelhostError as error:
+            if not (request.allow_missing and error.reason is Reason.SCOPE_NOT_FOUND):
+                raise
+        return pb.DeleteScopeResponse()
+
+
+def _merged(
+    current: ScopeConfig, defaults: ScopeConfig, message: scope_pb2.ScopeConfig, fields: list[str]
+) -> ScopeConfig:
+    """`current` with these fields taken from the message; where that has zero, from the defaults.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST, UNSUPPORTED.
+    """
+    changes: dict[str, object] = {}
+    for name in fields:
+        if name in _MAX_COUNT:
+            value = getattr(message, name)
+            if not 0 <= value <= _MAX_COUNT[name]:
+                raise _out_of_range(name, f"0 (the default) to {_MAX_COUNT[name]}", value)
+            changes[name] = value or getattr(defaults, name)
+        elif name in _DURATIONS:
+            changes[name] = _seconds(name, message, _DURATIONS[name], getattr(defaults, name))
+    if "load_order" in fields:
+        changes["memory_first"] = message.load_order == scope_pb2.LOAD_ORDER_MEMORY_FIRST
+    if "memory_limit_bytes" in fields and message.memory_limit_bytes:
+        raise _unsupported("memory_limit_bytes", "memory is measured but not yet limited by this server")
+    if "replicas" in fields and message.replicas not in (0, 1):
+        raise _unsupported("replicas", "this server runs one worker a scope")
+    return replace(current, **changes)  # type: ignore[arg-type]
+
+
+def _seconds(name: str, message: scope_pb2.ScopeConfig, limit: float, default: float | None) -> float | None:
+    if not message.HasField(name):  # type: ignore[arg-type]
+        return default
+    duration: Duration = getattr(message, name)
+    value = duration.seconds + duration.nanos / 1e9
+    if not 0 <= value <= limit:
+        raise _out_of_range(name, f"0 to {limit:.0f} s", f"{value} s")
+    return value
+
+
+def _out_of_range(name: str, expected: str, got: object) -> ModelhostError:
+    return ModelhostError(
+        Reason.INVALID_REQUEST, f"config.{name}: expected {expected}; got {got}", field=f"config.{name}"
+    )
+
+
+def _unsupported(name: str, why: str) -> ModelhostError:
+    return ModelhostError(Reason.UNSUPPORTED, f"config.{name}: {why}", field=f"config.{name}")

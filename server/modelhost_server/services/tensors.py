@@ -1,0 +1,59 @@
+"""Tensors between messages and the server's own form. Bytes are handed on, not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelhost.v1 import prediction_service_pb2, tensor_pb2
+
+from ..errors import ModelhostError, Reason, brief
+from ..tensors import STRING, RawTensor, TensorSpec
+
+
+def raw_inputs(tensors: Mapping[str, tensor_pb2.Tensor]) -> dict[str, RawTensor]:
+    """The inputs of a request.
+
+    Raises:
+        ModelhostError: INPUT_MALFORMED, UNSUPPORTED.
+    """
+    return {name: _raw_tensor(name, tensor) for name, tensor in tensors.items()}
+
+
+def _raw_tensor(name: str, tensor: tensor_pb2.Tensor) -> RawTensor:
+    content, dtype = tensor.WhichOneof("content"), tensor.dtype
+    if content == "raw" and dtype != STRING:
+        return RawTensor(dtype, tensor.shape, tensor.raw)
+    if content == "strings" and dtype == STRING:
+        return RawTensor(dtype, tensor.shape, list(tensor.strings.values))
+    if content is None:
+        return RawTensor(dtype, tensor.shape, [] if dtype == STRING else b"")
+    field = f"inputs[{brief(name)}]"
+    if content == "shared_memory":
+        raise ModelhostError(
+            Reason.UNSUPPORTED, f"{field}: this server does not offer shared memory to callers; send `raw`", field=field
+        )
+    expected = "strings" if dtype == STRING else "raw"
+    raise ModelhostError(
+        Reason.INPUT_MALFORMED, f"{field}: expected the content in `{expected}`, as its dtype asks; got `{content}`",
+        field=field, input=brief(name),
+    )  # fmt: skip
+
+
+def fill_outputs(response: prediction_service_pb2.PredictResponse, outputs: Mapping[str, RawTensor]) -> None:
+    """Puts outputs into a response."""
+    for name, output in outputs.items():
+        tensor = response.outputs[name]
+        tensor.dtype = output.dtype  # type: ignore[assignment]
+        tensor.shape.extend(output.shape)
+        if output.dtype == STRING:
+            tensor.strings.values.extend(output.data)  # type: ignore[arg-type]
+        else:
+            tensor.raw = bytes(output.data)  # type: ignore[arg-type]
+
+
+def spec_message(spec: TensorSpec) -> tensor_pb2.TensorSpec:
+    """A signature's input or output as a message."""
+    return tensor_pb2.TensorSpec(
+        name=spec.name, dtype=spec.dtype, shape=spec.shape or (), unknown_rank=spec.shape is None,  # type: ignore[arg-type]
+        optional=spec.optional,
+    )  # fmt: skip

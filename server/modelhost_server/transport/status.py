@@ -1,0 +1,27 @@
+"""From errors of the domain to google.rpc.Status, in one place."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from ..errors import ModelhostError
+
+DOMAIN = "modelhost"
+
+
+def rich_status(error: ModelhostError) -> status_pb2.Status:
+    """The status with its details: ErrorInfo always, BadRequest and RetryInfo where they apply."""
+    status = status_pb2.Status(code=error.reason.code, message=error.message)
+    status.details.add().Pack(
+        error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=error.details)
+    )
+    if error.field:
+        bad = error_details_pb2.BadRequest()
+        bad.field_violations.add(field=error.field, description=error.message)
+        status.details.add().Pack(bad)
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status

@@ -1,0 +1,62 @@
+"""Fixtures of all tests that need a server or models."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+_BUILDER = _ROOT / "tests" / "models" / "build.py"
+_scope_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """A directory of SavedModels, built once for each state of the builder by a process that has TensorFlow."""
+    digest = hashlib.sha256(_BUILDER.read_bytes()).hexdigest()[:16]
+    directory = _ROOT / ".cache" / "test-models" / digest
+    if not (directory / "complete").exists():
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+        result = subprocess.run(
+            [sys.executable, str(_BUILDER), str(directory)], env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr[-4000:]
+        (directory / "complete").touch()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator["ServerProcess"]:  # noqa: F821, UP037
+    """A server that all tests share; tests that hurt a server start their own."""
+    from support.server import ServerProcess
+
+    with ServerProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def stubs(server: "ServerProcess") -> Iterator["Stubs"]:  # noqa: F821, UP037
+    """Generated stubs connected to the shared server."""
+    from support.server import Stubs
+
+    stubs = Stubs(server.address)
+    yield stubs
+    stubs.close()
+
+
+@pytest.fixture
+def scope(stubs: "Stubs") -> Iterator[str]:  # noqa: F821, UP037
+    """A scope of the test's own on the shared server."""
+    from modelhost.v1 import scope_service_pb2 as pb
+
+    name = f"test-{next(_scope_numbers)}"
+    stubs.scopes.CreateScope(pb.CreateScopeRequest(scope=name), timeout=30)
+    yield name
+    stubs.scopes.DeleteScope(pb.DeleteScopeRequest(scope=name, force=True, allow_missing=True), timeout=60)

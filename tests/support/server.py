@@ -1,0 +1,100 @@
+"""Starts the real server, as a user would, on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+import psutil
+
+from modelhost.v1 import model_service_pb2_grpc, prediction_service_pb2_grpc, scope_service_pb2_grpc
+
+_READY = "modelhost is ready on "
+_START_SECONDS = 60
+
+
+class ServerProcess:
+    """A server process; `address` is where it listens."""
+
+    def __init__(
+        self, *options: str, listen: Sequence[str] = ("127.0.0.1:0",), cache_dir: Path | None = None
+    ) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="modelhost-test-")
+        cache = cache_dir or Path(self._directory.name)
+        listening = [part for address in listen for part in ("--listen", address)]
+        self._log = open(Path(self._directory.name) / "log", "w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "modelhost_server", *listening, "--cache-dir", str(cache), *options],
+            stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(_START_SECONDS, self.process.kill)
+        watchdog.start()
+        self.addresses = []
+        for _ in listen:
+            line = self.process.stdout.readline()
+            if not line.startswith(_READY):
+                self.process.kill()
+                raise AssertionError(f"the server did not start: {line!r}\n{self.log()}")
+            self.addresses.append(line.removeprefix(_READY).strip())
+        watchdog.cancel()
+        self.address = self.addresses[0]
+
+    def log(self) -> str:
+        """What the server has logged so far."""
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    def processes(self) -> list[psutil.Process]:
+        """The server, its template and its workers."""
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes."""
+        server = psutil.Process(self.process.pid)
+        return [worker for template in server.children() for worker in template.children()]
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 40) -> int:
+        """Sends a signal and answers the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
+            self._log.close()
+            self._directory.cleanup()
+
+
+class Stubs:
+    """The generated stubs over one channel: for tests that must say what the SDK would never say."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.scopes = scope_service_pb2_grpc.ScopeServiceStub(self.channel)
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self.channel.close()

@@ -1,0 +1,46 @@
+"""The memory of requests: a retry is answered, a mix-up refused, and the oldest forgotten first."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modelhost_server.errors import Reason
+from modelhost_server.store.requests import RequestMemory
+from test_store_phases import refused
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, 9), unique=True))
+def test_the_newest_requests_are_remembered(capacity: int, numbers: list[int]) -> None:
+    memory: RequestMemory[str] = RequestMemory(capacity)
+    for number in numbers:
+        memory.remember(f"id{number}", number, f"outcome {number}")
+    kept = numbers[-capacity:]
+    for number in range(10):
+        expected = f"outcome {number}" if number in kept else None
+        assert memory.recall(f"id{number}", number) == expected
+
+
+def test_a_request_without_an_id_is_always_new() -> None:
+    memory: RequestMemory[str] = RequestMemory()
+    memory.remember("", "content", "outcome")
+    assert memory.recall("", "content") is None
+    assert memory.recall("", "other") is None
+
+
+def test_an_id_used_for_something_else_is_refused() -> None:
+    memory: RequestMemory[str] = RequestMemory()
+    memory.remember("id", ("load", 1), "outcome")
+    with refused(Reason.INVALID_REQUEST) as caught:
+        memory.recall("id", ("load", 2))
+    assert caught.value.field == "request_id"
+    assert memory.recall("id", ("load", 1)) == "outcome"
+
+
+@pytest.mark.parametrize("length", [129, 10_000])
+def test_a_long_id_is_refused_in_few_words(length: int) -> None:
+    memory: RequestMemory[str] = RequestMemory()
+    assert memory.recall("x" * 128, "content") is None
+    with refused(Reason.INVALID_REQUEST) as caught:
+        memory.recall("x" * length, "content")
+    assert len(caught.value.message) < 200
