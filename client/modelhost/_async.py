@@ -7,6 +7,7 @@ import grpc
 from ._async_models import AsyncModels
 from ._async_predictions import AsyncPredictions
 from ._async_scopes import AsyncScopes
+from ._types import DEFAULT_TIMEOUT
 
 
 class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
@@ -14,7 +15,7 @@ class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
     callers at the same time. Loads, unloads and questions that a server did not take (UNAVAILABLE) are sent up to
-    three times more, predictions once more.
+    twice more, predictions once more.
 
     Args:
         target: "host:port", or "unix:/path" for a server on this machine.
@@ -29,7 +30,7 @@ class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
         self,
         target: str = "localhost:8500",
         *,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         max_message_bytes: int | None = None,

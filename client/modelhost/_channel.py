@@ -44,7 +44,7 @@ _SERVICE_CONFIG = {
                 _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
                 _SCOPES: ("GetScope", "ListScopes"),
             },
-            attempts=4,
+            attempts=3,
         ),
         _retry({_PREDICTIONS: ("Predict",)}, attempts=2),
     ]

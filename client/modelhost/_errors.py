@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from modelhost.v1 import error_pb2

@@ -145,7 +145,7 @@ def _convert(info: TensorInfo, value: Any) -> NDArray[Any]:
         raise _mismatch(info, "nested lists of unequal lengths", reason="INPUT_SHAPE_MISMATCH") from None
     dtype = _tensors.numpy_dtype(info.dtype)
     if natural.size and natural.dtype.kind not in _CONVERTIBLE[dtype.kind]:
-        got = "values out of every integer's range or of mixed types" if natural.dtype.kind == "O" else natural.dtype
+        got = _tensors.array_dtype_name(natural.dtype) if natural.dtype.kind != "O" else "mixed or huge"
         raise _mismatch(info, f"{got} values, which cannot become {info.dtype}")
     if natural.size and dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -8,6 +8,7 @@ import grpc
 from ._sync_models import Models
 from ._sync_predictions import Predictions
 from ._sync_scopes import Scopes
+from ._types import DEFAULT_TIMEOUT
 
 
 class Client(Predictions, Models, Scopes):
@@ -15,7 +16,7 @@ class Client(Predictions, Models, Scopes):
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
     callers at the same time. Loads, unloads and questions that a server did not take (UNAVAILABLE) are sent up to
-    three times more, predictions once more.
+    twice more, predictions once more.
 
     Args:
         target: "host:port", or "unix:/path" for a server on this machine.
@@ -30,7 +31,7 @@ class Client(Predictions, Models, Scopes):
         self,
         target: str = "localhost:8500",
         *,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         max_message_bytes: int | None = None,

@@ -27,6 +27,9 @@ Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
 """Arrays by input name, or one array for a model that needs a single input."""
 
 
+DEFAULT_TIMEOUT: Final = 60.0
+
+
 class _Default(Enum):
     CLIENT_TIMEOUT = "the client's own timeout"
 

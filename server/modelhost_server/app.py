@@ -10,7 +10,6 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
-
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
 
 from .config import ServerConfig

@@ -23,7 +23,9 @@ def serve(
     listen: Annotated[
         list[str] | None,
         typer.Option(
-            "--listen", "-l", help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable."
+            "--listen",
+            "-l",
+            help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable."
             " [default: 127.0.0.1:8500]",
         ),
     ] = None,

@@ -79,14 +79,13 @@ class TensorSpec:
             return True
         if len(expected) != len(shape):
             return False
-        for want, got in zip(expected, shape, strict=True):
-            if want != got and want != -1:
-                return False
-        return True
+        return all(want in (got, -1) for want, got in zip(expected, shape, strict=True))
 
     def __str__(self) -> str:
-        shape = "any shape" if self.shape is None else "[" + ", ".join("?" if d < 0 else str(d) for d in self.shape) + "]"
-        return f"{DTYPE_NAME.get(self.dtype, self.dtype)} {shape}"
+        dtype = DTYPE_NAME.get(self.dtype, str(self.dtype))
+        if self.shape is None:
+            return f"{dtype} of any shape"
+        return f"{dtype} [{', '.join('?' if extent < 0 else str(extent) for extent in self.shape)}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.store.events import Event
 from modelhost_server.store.phases import TRANSITIONS, WANTED, Phase
@@ -18,10 +17,19 @@ from modelhost_server.store.store import LoadRequest, UnloadRequest
 from test_store_phases import BROKEN, new_store, refused, request
 
 SCOPES, MODELS, LABELS = ("default", "one", "two"), ("a", "b"), ("canary", "stable")
+# What may come next without anybody asking for it.
+NEXT = {
+    Phase.WAITING: (Phase.LOADING, Phase.FAILED),
+    Phase.LOADING: (Phase.AVAILABLE, Phase.FAILED),
+    Phase.RECOVERING: (Phase.LOADING, Phase.FAILED),
+    Phase.DRAINING: (Phase.FREEING,),
+    Phase.FREEING: (Phase.UNLOADED,),
+}
 GOING = (Phase.DRAINING, Phase.FREEING)
 EVENTS_KEPT = 25
 
 Address = tuple[str, str, int]
+addresses = st.tuples(st.sampled_from(["default", "default", "one", "two"]), st.sampled_from(MODELS), st.integers(0, 3))
 Snapshot = tuple[dict[Address, tuple[int, Phase, str]], dict[tuple[str, str], tuple[tuple[str, int], ...]]]
 
 
@@ -112,14 +120,26 @@ class Hosting(RuleBasedStateMachine):
 
     # Loads
 
+    @initialize(wanted=st.lists(st.tuples(addresses, st.booleans()), min_size=2, max_size=6))
+    def begin_with_some(self, wanted: list[tuple[Address, bool]]) -> None:
+        self.create_scope("one")
+        for (scope, model, number), labelled in wanted:
+            labels = LABELS if labelled else ()
+            self.load((scope, model, number), labels, source="/x", keep_older=True, with_id=False, at_once=True)
+
     @rule(
-        scope=st.sampled_from(SCOPES), model=st.sampled_from(MODELS), number=st.integers(0, 3),
-        source=st.sampled_from(["/x", "/y"]), labels=st.sets(st.sampled_from(LABELS)).map(sorted).map(tuple),
+        address=addresses, labels=st.sampled_from([(), LABELS[:1], LABELS]), source=st.sampled_from(["/x", "/x", "/y"]),
         keep_older=st.booleans(), with_id=st.booleans(), at_once=st.booleans(),
     )  # fmt: skip
-    def load(self, scope: str, model: str, number: int, with_id: bool, at_once: bool, **fields: Any) -> None:
+    def load(
+        self, address: Address, labels: tuple[str, ...], source: str, keep_older: bool, with_id: bool, at_once: bool
+    ) -> None:
+        scope, model, number = address
         request_id = f"id{next(self.request_ids)}" if with_id else ""
-        load = request(model, scope=scope, version=number, request_id=request_id, **fields)
+        load = request(
+            model, scope=scope, version=number, source=source, labels=labels, keep_older=keep_older,
+            request_id=request_id,
+        )  # fmt: skip
         live = [n for n, e in self.of(scope, model).items() if e.phase is not Phase.FAILED]
         chosen = number or max([0, self.highest.get((scope, model), 0), *live]) + 1
         existing = self.hosted.get((scope, model, chosen))
@@ -160,15 +180,24 @@ class Hosting(RuleBasedStateMachine):
             with refused(Reason.SCOPE_NOT_FOUND):
                 self.store.accept_load(load)
 
-    @precondition(lambda self: self.within(Phase.WAITING, Phase.RECOVERING))
-    @rule(data=st.data())
-    def start_loading(self, data: st.DataObject) -> None:
-        self.move(data.draw(st.sampled_from(self.within(Phase.WAITING, Phase.RECOVERING))), Phase.LOADING)
+    def possible(self) -> list[tuple[Address, Phase]]:
+        """The steps that hosting may take next of itself."""
+        return [
+            (address, phase)
+            for address, expected in self.hosted.items()
+            for phase in NEXT.get(expected.phase, ())
+            if not (phase is Phase.FREEING and expected.handles)
+        ]
 
-    @precondition(lambda self: self.within(Phase.LOADING))
+    @precondition(lambda self: self.possible())
     @rule(data=st.data())
-    def finish_loading(self, data: st.DataObject) -> None:
-        self.loaded(data.draw(st.sampled_from(self.within(Phase.LOADING))))
+    def advance(self, data: st.DataObject) -> None:
+        address, phase = data.draw(st.sampled_from(self.possible()))
+        if phase is Phase.AVAILABLE:
+            self.loaded(address)
+        else:
+            self.move(address, phase)
+            self.finish_delete_scopes()
 
     def loaded(self, address: Address) -> None:
         """A load is done, and older versions go."""
@@ -185,11 +214,6 @@ class Hosting(RuleBasedStateMachine):
         for older in superseded:
             self.unloading([older], UnloadRequest(scope, model, version=older[2]))
 
-    @precondition(lambda self: self.within(Phase.WAITING, Phase.LOADING))
-    @rule(data=st.data())
-    def fail_loading(self, data: st.DataObject) -> None:
-        self.move(data.draw(st.sampled_from(self.within(Phase.WAITING, Phase.LOADING))), Phase.FAILED)
-
     # Workers
 
     @precondition(lambda self: self.within(Phase.LOADING, Phase.AVAILABLE))
@@ -202,52 +226,30 @@ class Hosting(RuleBasedStateMachine):
             if address[0] == scope:
                 self.move(address, Phase.RECOVERING)
 
-    @precondition(lambda self: self.within(Phase.RECOVERING))
-    @rule(data=st.data())
-    def quarantine(self, data: st.DataObject) -> None:
-        self.move(data.draw(st.sampled_from(self.within(Phase.RECOVERING))), Phase.FAILED)
-
     # Unloads
 
     @precondition(lambda self: self.hosted)
-    @rule(data=st.data())
-    def unload(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), everything=st.booleans())
+    def unload(self, data: st.DataObject, everything: bool) -> None:
         scope, model, number = address = data.draw(st.sampled_from(sorted(self.hosted)))
-        self.unloading([address], UnloadRequest(scope, model, version=number))
-
-    @precondition(lambda self: any(self.labels.values()))
-    @rule(data=st.data())
-    def unload_by_label(self, data: st.DataObject) -> None:
-        labels = [(*model, label) for model, there in self.labels.items() for label in there]
-        scope, model, label = data.draw(st.sampled_from(labels))
-        address = (scope, model, self.labels[scope, model][label])
-        self.unloading([address], UnloadRequest(scope, model, label=label))
-
-    @precondition(lambda self: self.hosted)
-    @rule(data=st.data())
-    def unload_model(self, data: st.DataObject) -> None:
-        scope, model, _ = data.draw(st.sampled_from(sorted(self.hosted)))
-        self.unload_all(scope, model)
-
-    def drained(self) -> list[Address]:
-        return [address for address in self.within(Phase.DRAINING) if not self.hosted[address].handles]
-
-    @precondition(lambda self: self.drained())
-    @rule(data=st.data())
-    def drain(self, data: st.DataObject) -> None:
-        self.move(data.draw(st.sampled_from(self.drained())), Phase.FREEING)
-
-    @precondition(lambda self: self.within(Phase.FREEING))
-    @rule(data=st.data())
-    def free(self, data: st.DataObject) -> None:
-        self.move(data.draw(st.sampled_from(self.within(Phase.FREEING))), Phase.UNLOADED)
+        labels = [label for label, n in self.labels.get((scope, model), {}).items() if n == number]
+        if everything:
+            self.unload_all(scope, model)
+        elif labels:
+            self.unloading([address], UnloadRequest(scope, model, label=data.draw(st.sampled_from(labels))))
+        else:
+            self.unloading([address], UnloadRequest(scope, model, version=number))
 
     # Predictions
 
-    @rule(
-        scope=st.sampled_from(SCOPES), model=st.sampled_from(MODELS), choice=st.sampled_from([0, 0, 1, 2, 3, *LABELS])
-    )
-    def acquire(self, scope: str, model: str, choice: int | str) -> None:
+    @rule(data=st.data(), address=addresses, named=st.sampled_from(["number", "label", "nothing"]))
+    def acquire(self, data: st.DataObject, address: Address, named: str) -> None:
+        if available := self.within(Phase.AVAILABLE):
+            address = data.draw(st.sampled_from(available) | st.just(address))
+        scope, model, choice = address
+        self.acquire_choice(scope, model, {"number": choice, "label": LABELS[choice % 2], "nothing": 0}[named])
+
+    def acquire_choice(self, scope: str, model: str, choice: int | str) -> None:
         there = self.of(scope, model)
         available = [n for n, e in there.items() if e.phase is Phase.AVAILABLE]
         label = choice if isinstance(choice, str) else ""
@@ -304,7 +306,7 @@ class Hosting(RuleBasedStateMachine):
             self.scopes[scope] = False
 
     @rule(scope=st.sampled_from(SCOPES[1:]), force=st.booleans())
-    def begin_delete_scope(self, scope: str, force: bool) -> None:
+    def delete_scope(self, scope: str, force: bool) -> None:
         models = sorted({model for s, model, _ in self.hosted if s == scope})
         reason = None
         if scope not in self.scopes:
@@ -322,16 +324,14 @@ class Hosting(RuleBasedStateMachine):
         for model in models:
             self.unload_all(scope, model)
 
-    def deletable(self) -> list[str]:
-        return [s for s, deleting in self.scopes.items() if deleting and all(a[0] != s for a in self.hosted)]
+        self.finish_delete_scopes()
 
-    @precondition(lambda self: self.deletable())
-    @rule(data=st.data())
-    def finish_delete_scope(self, data: st.DataObject) -> None:
-        scope = data.draw(st.sampled_from(self.deletable()))
-        self.store.finish_delete_scope(self.store.scope(scope))
-        del self.scopes[scope]
-        self.highest = {key: number for key, number in self.highest.items() if key[0] != scope}
+    def finish_delete_scopes(self) -> None:
+        """Hosting's deletion ends with the last version."""
+        for scope in [s for s, deleting in self.scopes.items() if deleting and all(a[0] != s for a in self.hosted)]:
+            self.store.finish_delete_scope(self.store.scope(scope))
+            del self.scopes[scope]
+            self.highest = {key: number for key, number in self.highest.items() if key[0] != scope}
 
     # Watchers
 

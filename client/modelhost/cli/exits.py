@@ -14,13 +14,14 @@ from .render import jsonable
 FAILED, USAGE, UNREACHABLE, NOT_FOUND, TIMED_OUT, TRY_AGAIN, NOT_ALLOWED = range(1, 8)
 
 EXPLANATION = (
-    "Exit codes: 0 done; 1 the server refused or failed; 2 the command or a file it names is wrong; 3 no server "
+    "Exit codes: 0 done; 1 the server refused or failed; 2 the command, or something it names, is wrong; 3 no server "
     "answers; 4 no such scope, model, version or label; 5 the time ran out; 6 not now, try again later; 7 not allowed."
 )
 
 # The first class that fits decides.
 _CODES: tuple[tuple[type[_errors.ModelhostError], int], ...] = (
     (_errors.UnreachableError, UNREACHABLE),
+    (_errors.InvalidRequestError, USAGE),
     (_errors.NotFoundError, NOT_FOUND),
     (_errors.DeadlineExceededError, TIMED_OUT),
     (_errors.UnavailableError, TRY_AGAIN),

@@ -28,9 +28,9 @@ def read_inputs(source: str | None, named: Sequence[str]) -> Inputs:
     """
     if source is None and not named:
         raise ValueError("expected a file of inputs, '-' for JSON on stdin, or --input name=file.npy")
-    inputs: Any = {} if source is None else _read(source)
+    inputs: Inputs = {} if source is None else _read(source)
     if not named:
-        return inputs  # type: ignore[no-any-return]
+        return inputs
     if not isinstance(inputs, dict):
         raise ValueError(f"{source}: expected inputs by name, because --input adds more of them; got one array")
     for item in named:
@@ -41,7 +41,7 @@ def read_inputs(source: str | None, named: Sequence[str]) -> Inputs:
         if isinstance(value, dict):
             raise ValueError(f"{path}: expected one array for input {name!r}; got several by name")
         inputs[name] = value
-    return inputs  # type: ignore[no-any-return]
+    return inputs
 
 
 def _read(source: str) -> Any:

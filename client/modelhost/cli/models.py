@@ -20,9 +20,14 @@ Model = Annotated[
 
 def load(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="MODEL or SCOPE/MODEL, with @3 for the version's number.")],
+    model: Annotated[
+        str, typer.Argument(help="MODEL or SCOPE/MODEL, with @3 for the version's number.", metavar="MODEL")
+    ],
     source: Annotated[
-        str, typer.Argument(help="What to load: a URI, or a path on the server's machine, of a SavedModel or .keras.")
+        str,
+        typer.Argument(
+            help="What to load: a URI, or a path on the server's machine, of a SavedModel or .keras.", metavar="SOURCE"
+        ),
     ],
     version: Annotated[
         int | None, typer.Option(help="Number of the version. Default: one more than the highest so far.", min=1)
@@ -77,7 +82,9 @@ def unload(
 
 def ls(
     context: typer.Context,
-    scope: Annotated[str | None, typer.Argument(help="Only models of this scope.", show_default=False)] = None,
+    scope: Annotated[
+        str | None, typer.Argument(help="Only models of this scope.", metavar="[SCOPE]", show_default=False)
+    ] = None,
 ) -> None:
     """List models and their versions."""
     session = session_of(context)

@@ -48,5 +48,6 @@ def _missing(name: str, hint: str) -> Callable[[], None]:
     def missing() -> None:
         exits.misused(f"`modelhost {name}` is part of the server, which is not installed here: {hint}")
 
-    missing.__doc__ = f"Needs the server: {_INSTALL_SERVER}"
+    # Help texts are rich's markup, in which brackets mean something.
+    missing.__doc__ = f"Needs the server: {_INSTALL_SERVER}".replace("[", r"\[")
     return missing

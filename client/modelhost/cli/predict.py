@@ -16,12 +16,15 @@ from .session import session_of
 
 def predict(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="MODEL or SCOPE/MODEL, with @3 or @stable for one version.")],
+    model: Annotated[
+        str, typer.Argument(help="MODEL or SCOPE/MODEL, with @3 or @stable for one version.", metavar="MODEL")
+    ],
     inputs: Annotated[
         str | None,
         typer.Argument(
             help="A .npy, .npz or .json file, or - for JSON on stdin: inputs by name, or one nested list for a model "
             'that needs a single input. TensorFlow Serving\'s {"inputs": ...} and {"instances": ...} will do.',
+            metavar="[INPUTS]",
             show_default=False,
         ),
     ] = None,
@@ -30,9 +33,7 @@ def predict(
         typer.Option("--input", "-i", help="One input: name=file.npy; may be repeated.", metavar="NAME=FILE"),
     ] = None,
     signature: Annotated[str, typer.Option(help='Signature to run. Default: "serving_default", or the only one.')] = "",
-    output: Annotated[
-        Path | None, typer.Option(help="Write the outputs to this .npz file.", metavar="FILE.npz")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.", metavar="FILE")] = None,
 ) -> None:
     """Run a model on inputs from files."""
     session = session_of(context)

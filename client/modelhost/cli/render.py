@@ -31,7 +31,7 @@ _MIB = 1 << 20
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in terms of JSON. Bytes become text, or {"b64": ...} when they are not UTF-8; complex [real, imaginary]."""
+    """`value` in terms of JSON: bytes as text, or {"b64": ...} when not UTF-8, complex numbers as [real, imaginary]."""
     match value:
         case ModelhostError():
             return {

@@ -130,7 +130,7 @@ def _settings(context: typer.Context) -> ScopeOptions:
         # On the wire a duration that is not set means the default.
         if given.get(name) == 0:
             given[name] = None
-    return ScopeOptions(**{name: given[name] for name in ScopeOptions.__annotations__ if name in given})  # type: ignore[typeddict-item]
+    return ScopeOptions(**{name: given[name] for name in ScopeOptions.__annotations__ if name in given})  # type: ignore[typeddict-item, no-any-return]
 
 
 def _print(session: Session, info: ScopeInfo) -> None:

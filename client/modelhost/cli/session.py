@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from .. import Client, tls
+from .._types import DEFAULT_TIMEOUT
 from . import exits
 
 
@@ -32,8 +33,8 @@ class Session:
                 credentials = tls(self.tls_ca, self.tls_cert, self.tls_key)
             except OSError as error:
                 exits.misused(str(error))
-        timeout = {} if self.timeout is None else {"timeout": self.timeout}
-        return Client(self.target, credentials=credentials, token=self.token, **timeout)
+        timeout = DEFAULT_TIMEOUT if self.timeout is None else self.timeout
+        return Client(self.target, credentials=credentials, token=self.token, timeout=timeout)
 
 
 def session_of(context: typer.Context) -> Session:

@@ -30,10 +30,21 @@ class OutputSink(Protocol):
 class LoadedModel(Protocol):
     """A version in memory. `run` may be called from several threads at once."""
 
-    engine: str
-    loader: str
-    signatures: Sequence[SignatureSpec]
-    variables: Sequence[VariableSpec]
+    @property
+    def engine(self) -> str:
+        """Its name."""
+
+    @property
+    def loader(self) -> str:
+        """How the version was loaded."""
+
+    @property
+    def signatures(self) -> Sequence[SignatureSpec]:
+        """The signatures, in alphabetical order."""
+
+    @property
+    def variables(self) -> Sequence[VariableSpec]:
+        """The variables, in alphabetical order."""
 
     def run(
         self,

@@ -87,7 +87,9 @@ class TensorflowEngine:
             if initialiser:
                 progress("warming", total, total)
                 _run(session, assets, [], [initialiser])
-            model = TensorflowModel(session, entries, "reachable variables", [graphs.variable_spec(v) for v in variables])
+            model = TensorflowModel(
+                session, entries, "reachable variables", [graphs.variable_spec(v) for v in variables]
+            )
         except capi.StatusError as error:
             session.close()
             # What this way cannot load the other may: it says the last word.
@@ -151,7 +153,7 @@ def _run(
             results,
             (ctypes.c_void_p * len(targets))(*[session.operation(name) for name in targets]),
         )
-        return [capi.read_tensor(pointer)[2] for pointer in results]  # type: ignore[misc]
+        return [capi.read_tensor(pointer)[2] for pointer in results]  # type: ignore[misc, arg-type]
     finally:
         for pointer in (*values, *results):
             if pointer:
@@ -219,7 +221,7 @@ class TensorflowModel:
                     self._session.run(
                         self._local.status, (capi.Output * 0)(), nothing, (capi.Output * 1)(output), result
                     )
-                    bound.defaults[index] = result[0]
+                    bound.defaults[index] = result[0] or 0
 
     def run(
         self, signature: int, inputs: Sequence[tuple[int, RawTensor]], outputs: Sequence[int], sink: OutputSink
@@ -241,13 +243,13 @@ class TensorflowModel:
                         values.append(default)
             array = (ctypes.c_void_p * len(values))(*values)
             del values[given:]
-            self._session.run(
-                self._local.status, bound.feeds(tuple(positions)), array, bound.fetches(wanted), results
-            )
+            self._session.run(self._local.status, bound.feeds(tuple(positions)), array, bound.fetches(wanted), results)
             for pointer in results:
-                sink.put(*capi.read_tensor(pointer))
+                sink.put(*capi.read_tensor(pointer))  # type: ignore[arg-type]
         except capi.StatusError as error:
-            raise ModelhostError(capi.status_error_reason(error), f"the model failed: {_model_message(error)}") from None
+            raise ModelhostError(
+                capi.status_error_reason(error), f"the model failed: {_model_message(error)}"
+            ) from None
         finally:
             for pointer in results:
                 if pointer:
@@ -275,4 +277,3 @@ def _model_message(error: capi.StatusError) -> str:
     """TensorFlow's message without its list of nodes, which says nothing to a caller."""
     lines = [line.strip() for line in error.message.splitlines()]
     return next((line for line in lines if line), "no message")[:1000]
-

@@ -140,9 +140,11 @@ _on_release: dict[int, Callable[[], None]] = {}
 _next_key = itertools.count(1)
 
 
-@_Deallocator
-def _released(data: int, length: int, key: int) -> None:
+def _release(data: int, length: int, key: int) -> None:
     _on_release.pop(key)()
+
+
+_released = _Deallocator(_release)
 
 
 def borrowing_tensor(tensor: RawTensor, on_release: Callable[[], None]) -> int:
@@ -151,8 +153,8 @@ def borrowing_tensor(tensor: RawTensor, on_release: Callable[[], None]) -> int:
     TensorFlow may go on using the memory after that (a model that assigns its input to a variable does), so
     `on_release` is called, on any thread, once it no longer does.
     """
-    view = ctypes.c_char.from_buffer(tensor.data)  # type: ignore[arg-type]
-    return _new_tensor(tensor.dtype, tensor.shape, view, len(tensor.data), on_release)
+    data: Any = tensor.data
+    return _new_tensor(tensor.dtype, tensor.shape, ctypes.c_char.from_buffer(data), len(data), on_release)
 
 
 def _new_tensor(dtype: int, shape: Sequence[int], memory: Any, size: int, on_release: Callable[[], None]) -> int:
@@ -167,11 +169,12 @@ def copied_tensor(tensor: RawTensor) -> int:
     """A TF_Tensor that holds a copy of `tensor`; the caller deletes it."""
     if tensor.dtype == STRING:
         return _string_tensor(tensor.shape, tensor.data)  # type: ignore[arg-type]
-    lib, data = library(), tensor.data
+    lib = library()
+    data: Any = tensor.data
     size = len(data)
     pointer: int = lib.TF_AllocateTensor(tensor.dtype, _dims(tensor.shape), len(tensor.shape), size)
     if size:
-        source = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))  # type: ignore[arg-type]
+        source = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))
         ctypes.memmove(lib.TF_TensorData(pointer), source, size)
     return pointer
 

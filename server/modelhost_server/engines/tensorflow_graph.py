@@ -136,7 +136,7 @@ def _endpoint(
         raise ModelhostError(
             Reason.SOURCE_UNSUPPORTED, f"{brief(name)} has TensorFlow's dtype number {dtype}, which cannot be served"
         )
-    default = defaults[name] if name in defaults else None
+    default = defaults.get(name)
     optional = default is not None or info.name.partition(":")[0] in optional_nodes
     return Endpoint(TensorSpec(name, dtype, _shape(info.tensor_shape), optional), info.name, default)
 

@@ -110,7 +110,11 @@ def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
         count *= extent
     if len(shape) > _MAX_RANK or count > _MAX_ELEMENTS:
         raise _input_error(
-            Reason.INPUT_MALFORMED, expected, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
+            Reason.INPUT_MALFORMED,
+            expected,
+            f"the shape is too large: {_short(shape)}",
+            "a smaller shape",
+            _short(shape),
         )
     assert isinstance(data, bytes | memoryview | Sequence)
     size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")

@@ -1,5 +1,6 @@
 """Runs the converter process: turns what no worker can load into what one can, one at a time, and caches the result
-by content."""
+by content.
+"""
 
 from __future__ import annotations
 

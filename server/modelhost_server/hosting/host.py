@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
-from ..store.names import DEFAULT_SCOPE, version_resource
+from ..store.names import DEFAULT_SCOPE
 from ..store.phases import Phase
 from ..store.records import Scope, ScopeConfig, Version
 from ..store.store import LoadRequest, Store, UnloadRequest, not_available
@@ -118,7 +119,7 @@ class Host:
     async def _delete(self, scope: Scope) -> None:
         for model in list(scope.models):
             versions, _ = self.store.begin_unload(UnloadRequest(scope.name, model, all_versions=True))
-            await self._unload_all(versions)
+            await _joined(self._start_unloads(versions))
         await self._keepers[scope.name].close()
         self.store.finish_delete_scope(scope)
         del self._keepers[scope.name]
@@ -163,13 +164,11 @@ class Host:
 
     async def _load(self, version: Version) -> None:
         if self.store.scope(version.scope).config.memory_first:
-            await self._unload_all(self._supersede(version))
+            await _joined(self._start_unloads(self._supersede(version)))
         await self._keepers[version.scope].load(version)
 
     def _on_available(self, version: Version) -> None:
-        superseded = self._supersede(version)
-        if superseded:
-            self._background.run(self._unload_all(superseded))
+        self._start_unloads(self._supersede(version))
 
     def _supersede(self, version: Version) -> list[Version]:
         superseded = self.store.superseded(version)
@@ -180,12 +179,8 @@ class Host:
     @staticmethod
     def _load_error(version: Version) -> ModelhostError:
         if version.phase is Phase.FAILED and version.error is not None:
-            error = version.error
             # A version that failed is in a wrong state later on; the load that failed says why in its own code.
-            return ModelhostError(
-                error.reason, error.message, field=error.field,
-                resource=version_resource(version.scope, version.model, version.number), **error.details,
-            )  # fmt: skip
+            return version.error
         return not_available(version)
 
     async def unload(self, request: UnloadRequest, wait: bool) -> Sequence[Version]:
@@ -195,12 +190,13 @@ class Host:
             ModelhostError: what `Store.begin_unload` raises.
         """
         versions, _ = self.store.begin_unload(replace(request, scope=self.store.scope(request.scope).name))
-        unloading = self._unload_all(versions)
+        unloads = self._start_unloads(versions)
         if wait:
-            await unloading
+            await _joined(unloads)
         return versions
 
-    def _unload_all(self, versions: Sequence[Version]) -> asyncio.Future[list[None]]:
+    def _start_unloads(self, versions: Sequence[Version]) -> list[asyncio.Task[None]]:
+        """The tasks that unload these versions; started here, unless they are under way."""
         tasks = []
         for version in versions:
             if version.phase is Phase.UNLOADED:
@@ -209,10 +205,12 @@ class Host:
             if task is None:
                 task = self._background.run(self._keepers[version.scope].unload(version))
                 self._unloads[version.key] = task
-                task.add_done_callback(lambda _, key=version.key: self._unloads.pop(key, None))
+                task.add_done_callback(partial(self._forget_unload, version.key))
             tasks.append(task)
-        # The caller may leave; the unloading goes on.
-        return asyncio.gather(*(asyncio.shield(task) for task in tasks))
+        return tasks
+
+    def _forget_unload(self, key: int, task: asyncio.Task[None]) -> None:
+        self._unloads.pop(key, None)
 
     # Predictions
 
@@ -233,6 +231,9 @@ class Host:
             ModelhostError: what `Store.acquire` and `prediction.predict` raise.
         """
         acquired = self.store.acquire(scope, model, version, label)
-        return await predict(
-            self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline
-        )
+        return await predict(self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline)
+
+
+async def _joined(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Waits for the tasks; when the caller leaves, they go on."""
+    await asyncio.gather(*(asyncio.shield(task) for task in tasks))

@@ -138,9 +138,9 @@ class ScopeKeeper:
         for key, version in by_key.items():
             if key in suspects:
                 version.statistics.crash_count += 1
-            if version.phase in (Phase.AVAILABLE, Phase.LOADING):
+            if version.is_in(Phase.AVAILABLE, Phase.LOADING):
                 self._store.transition(version, Phase.RECOVERING, _death_error(version, end))
-            if key in guilty and version.phase is Phase.RECOVERING:
+            if key in guilty and version.is_in(Phase.RECOVERING):
                 self._store.transition(version, Phase.FAILED, _quarantine_error(version, end))
         self._background.run(self._recover())
 
@@ -166,27 +166,27 @@ class ScopeKeeper:
             await self._load_wanted(version)
 
     async def _load_wanted(self, version: Version) -> None:
-        if version.phase not in (Phase.WAITING, Phase.RECOVERING):
+        if not version.is_in(Phase.WAITING, Phase.RECOVERING):
             return
         try:
             worker = await self._ensure_worker()
-            if version.phase not in (Phase.WAITING, Phase.RECOVERING):
+            if not version.is_in(Phase.WAITING, Phase.RECOVERING):
                 return
             self._store.transition(version, Phase.LOADING)
             loaded = version.loaded if version.key in worker.loaded else await self._place(worker, version)
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
-            if version.phase in (Phase.WAITING, Phase.LOADING):
+            if version.is_in(Phase.WAITING, Phase.LOADING):
                 self._fail(version, error)
             return
         except Exception as error:
             logger.exception("loading %s failed", version_resource(version.scope, version.model, version.number))
-            if version.phase in (Phase.WAITING, Phase.LOADING):
+            if version.is_in(Phase.WAITING, Phase.LOADING):
                 self._fail(version, ModelhostError(Reason.INTERNAL, f"loading failed with {type(error).__name__}"))
             return
         assert loaded is not None
         self._store.set_loaded(version, loaded)
-        if version.phase is Phase.LOADING:
+        if version.is_in(Phase.LOADING):
             self._store.transition(version, Phase.AVAILABLE)
             self._on_available(version)
 
@@ -278,13 +278,15 @@ class ScopeKeeper:
 
     def end_overrun(self, worker: Worker) -> None:
         """Kills a worker that is still at a prediction whose time is up: an engine cannot be stopped within an
-        operation."""
+        operation.
+        """
         logger.warning("scope '%s': a prediction overran its deadline; replacing the worker", self.scope.name)
         worker.kill()
 
     async def replace(self) -> None:
         """Puts a new worker in the place of the one that runs, without a failed call: the new one loads all versions
-        first, the old one finishes its calls."""
+        first, the old one finishes its calls.
+        """
         async with self._changes:
             old = self.worker
             if old is None or not old.alive:

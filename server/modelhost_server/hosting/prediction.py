@@ -26,7 +26,8 @@ class Prediction(NamedTuple):
 
 class _Running:
     """What a prediction holds while a worker has it. It is given back when the worker answers, not when the caller
-    leaves: an unload must wait for the worker."""
+    leaves: an unload must wait for the worker.
+    """
 
     __slots__ = ("_entered", "_gate", "_queue_ns", "_version", "future", "overrun")
 

@@ -14,13 +14,14 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ..engines.base import LoadedModel, LoadRequest
 from ..engines.tensorflow import TensorflowEngine
 from ..errors import ModelhostError, Reason
 from ..ipc import frames
-from ..ipc.arena import Arena
+from ..ipc.arena import LARGE_BYTES, Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
 from ..memory import give_back, measure
 from ..tensors import LentMemory
@@ -94,7 +95,7 @@ class _Outputs:
     def put(self, dtype: int, shape: Any, data: Any) -> None:
         writer = self._writer
         # A view's memory goes with the run; what stays in the frame must be copied.
-        small = bytes(data) if isinstance(data, memoryview) and len(data) < frames.LARGE_BYTES else data
+        small = bytes(data) if isinstance(data, memoryview) and len(data) < LARGE_BYTES else data
         writer.put(writer.count, dtype, shape, small)
 
 
@@ -173,7 +174,10 @@ class Worker:
         self._send(frames.result_frame(call, writer, [offset for offset, _ in held]))
         # Only now, so that the server never hears of a return before it hears that the range is held.
         for offset, memory in held:
-            memory.when_returned(lambda offset=offset: self._send(frames.release_frame([offset])))
+            memory.when_returned(partial(self._release, offset))
+
+    def _release(self, offset: int) -> None:
+        self._send(frames.release_frame([offset]))
 
     def _control(self, action: Any, call: int, request: dict[str, Any]) -> None:
         try:

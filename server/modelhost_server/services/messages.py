@@ -16,7 +16,7 @@ VARIABLES = model_pb2.MODEL_VIEW_VARIABLES
 _ENGINES = {"tensorflow": model_pb2.ENGINE_TENSORFLOW}
 
 
-def model_message(model: Model, view: model_pb2.ModelView, only: int = 0) -> model_pb2.Model:
+def model_message(model: Model, view: model_pb2.ModelView.ValueType, only: int = 0) -> model_pb2.Model:
     """A model with its versions, or with only one of them."""
     return model_pb2.Model(
         scope=model.scope,
@@ -26,7 +26,7 @@ def model_message(model: Model, view: model_pb2.ModelView, only: int = 0) -> mod
     )
 
 
-def version_message(version: Version, view: model_pb2.ModelView) -> model_pb2.Version:
+def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> model_pb2.Version:
     """A version."""
     message = model_pb2.Version(
         version=version.number,
@@ -51,7 +51,7 @@ def version_message(version: Version, view: model_pb2.ModelView) -> model_pb2.Ve
     return message
 
 
-def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.ModelView) -> None:
+def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.ModelView.ValueType) -> None:
     message.engine.engine = _ENGINES[loaded.engine]
     message.engine.loader = loaded.loader
     message.memory.private_bytes = loaded.private_bytes
@@ -67,7 +67,8 @@ def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.Mod
     if view == VARIABLES:
         for variable in loaded.variables:
             message.variables.add(
-                name=variable.name, dtype=variable.dtype, shape=variable.shape, byte_size=variable.nbytes  # type: ignore[arg-type]
+                name=variable.name, dtype=variable.dtype,
+                shape=variable.shape, byte_size=variable.nbytes
             )  # fmt: skip
 
 

@@ -36,7 +36,9 @@ class ModelService:
         choice = request.WhichOneof("choice")
         if choice is None or (choice == "all_versions" and not request.all_versions):
             raise ModelhostError(
-                Reason.INVALID_REQUEST, "choice: expected `version`, `label` or `all_versions`; got none", field="choice"
+                Reason.INVALID_REQUEST,
+                "choice: expected `version`, `label` or `all_versions`; got none",
+                field="choice",
             )
         unload = UnloadRequest(
             request.scope, request.model, request.version, request.label, request.all_versions, request.request_id

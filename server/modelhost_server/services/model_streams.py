@@ -104,14 +104,14 @@ async def watch(host: Host, request: pb.WatchModelsRequest) -> AsyncIterator[pb.
             stop()
 
 
-def _existing(version: Version, labels: dict[str, int], view: model_pb2.ModelView) -> pb.WatchModelsResponse:
+def _existing(version: Version, labels: dict[str, int], view: model_pb2.ModelView.ValueType) -> pb.WatchModelsResponse:
     return pb.WatchModelsResponse(
         type=pb.WATCH_EVENT_TYPE_EXISTING, scope=version.scope, model=version.model,
         version=version_message(version, view), labels=labels,
     )  # fmt: skip
 
 
-def _changed(event: Event, view: model_pb2.ModelView) -> pb.WatchModelsResponse:
+def _changed(event: Event, view: model_pb2.ModelView.ValueType) -> pb.WatchModelsResponse:
     return pb.WatchModelsResponse(
         type=pb.WATCH_EVENT_TYPE_CHANGED, revision=event.revision, scope=event.version.scope,
         model=event.version.model, version=version_message(event.version, view), labels=dict(event.labels),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
-
 from modelhost.v1 import scope_pb2
 from modelhost.v1 import scope_service_pb2 as pb
 

@@ -111,6 +111,10 @@ class Version:
         """What callers see."""
         return self.phase.state
 
+    def is_in(self, *phases: Phase) -> bool:
+        """Whether the version is in one of these phases now."""
+        return self.phase in phases
+
     def release(self) -> None:
         """Gives a handle back."""
         self.handles -= 1

@@ -84,7 +84,9 @@ class WorkerLink(asyncio.Protocol):
         self._calls[call] = _Predict(key, on_answer, writer.offsets)
         self._send(frames.predict_frame(call, key, signature, outputs, writer))
 
-    async def control(self, kind: Kind, request: dict[str, Any], on_progress: OnProgress | None = None) -> dict[str, Any]:
+    async def control(
+        self, kind: Kind, request: dict[str, Any], on_progress: OnProgress | None = None
+    ) -> dict[str, Any]:
         """Sends a LOAD or UNLOAD and answers what the worker answers.
 
         Raises:
@@ -227,7 +229,7 @@ class WorkerLink(asyncio.Protocol):
                     waiter.set_result(None)
 
     def fail(self, cause: ModelhostError) -> None:
-        """The worker has gone (the template tells): everything under way fails for this cause, and so does all that comes later."""
+        """The template says the worker has gone: what is under way fails for this cause, and so does what comes."""
         self._fail(cause)
         self._inputs.close()
         self._outputs.close()

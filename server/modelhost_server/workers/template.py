@@ -181,4 +181,3 @@ def _environment() -> dict[str, str]:
     }
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return environment
-

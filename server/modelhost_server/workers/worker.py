@@ -156,4 +156,3 @@ class WorkerSockets:
         self.sock.close()
         for fd in (self.log_read, self.inputs, self.outputs):
             os.close(fd)
-

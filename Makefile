@@ -1,0 +1,73 @@
+# `make demo` sets everything up and hears a melody; `make test` runs the tests. `make help` lists the rest.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-unit test-slow check format generate bench clean
+.PHONY: bench-overhead bench-isolation bench-memory bench-ipc bench-engine
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "modelhost needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing modelhost, its server and the development tools (TensorFlow takes a minute)…"
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[server]' --group dev
+	@touch $@
+
+setup: $(STAMP)  ## Create the virtual environment and install everything into it.
+
+demo: $(STAMP)  ## Set up, start a server, load a real model and let it hear a melody.
+	@$(BIN)/python examples/hear_notes.py
+
+serve: $(STAMP)  ## Run the server on 127.0.0.1:8500.
+	@$(BIN)/modelhost serve
+
+test: $(STAMP)  ## Run all tests but the slow ones.
+	$(BIN)/pytest -m 'not slow'
+
+test-unit: $(STAMP)  ## Run the tests that need no server: seconds.
+	$(BIN)/pytest tests/unit
+
+test-slow: $(STAMP)  ## Run the soak, load and fault tests.
+	$(BIN)/pytest -m slow
+
+check: $(STAMP)  ## Lint, type check, check imports, protos and generated code.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint
+	PYTHON=$(BIN)/python scripts/check_generated.sh
+
+format: $(STAMP)  ## Format the code and mend what ruff can mend.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(STAMP)  ## Generate the code of protos/ and the synchronous client.
+	PYTHON=$(BIN)/python scripts/generate.sh
+
+bench: bench-overhead bench-isolation bench-memory bench-ipc bench-engine  ## Run all benchmarks.
+
+bench-overhead: $(STAMP)  ## Throughput and latency beside a plain grpc.aio server and a direct call.
+	$(BIN)/python benchmarks/overhead.py
+
+bench-isolation: $(STAMP)  ## Latency of one scope while another one loads.
+	$(BIN)/python benchmarks/isolation.py
+
+bench-memory: $(STAMP)  ## Memory before, with, and after ten ResNet50s.
+	$(BIN)/python benchmarks/memory.py
+
+bench-ipc: $(STAMP)  ## Ways to carry tensors between server and worker.
+	$(BIN)/python benchmarks/ipc.py
+
+bench-engine: $(STAMP)  ## Ways to call TensorFlow.
+	$(BIN)/python benchmarks/engine.py
+
+clean:  ## Remove everything that can be made again.
+	rm -rf $(VENV) .tools .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
