@@ -24,9 +24,7 @@ _START_SECONDS = 60
 class ServerProcess:
     """A server process; `address` is where it listens."""
 
-    def __init__(
-        self, *options: str, listen: Sequence[str] = ("127.0.0.1:0",), cache_dir: Path | None = None
-    ) -> None:
+    def __init__(self, *options: str, listen: Sequence[str] = ("127.0.0.1:0",), cache_dir: Path | None = None) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="modelhost-test-")
         cache = cache_dir or Path(self._directory.name)
         listening = [part for address in listen for part in ("--listen", address)]
@@ -42,8 +40,11 @@ class ServerProcess:
         for _ in listen:
             line = self.process.stdout.readline()
             if not line.startswith(_READY):
+                log = self.log()
                 self.process.kill()
-                raise AssertionError(f"the server did not start: {line!r}\n{self.log()}")
+                self._clean_up()
+                watchdog.cancel()
+                raise AssertionError(f"the server did not start: {line!r}\n{log}")
             self.addresses.append(line.removeprefix(_READY).strip())
         watchdog.cancel()
         self.address = self.addresses[0]
@@ -80,10 +81,14 @@ class ServerProcess:
             self.process.wait()
             raise
         finally:
-            if self.process.stdout:
-                self.process.stdout.close()
-            self._log.close()
-            self._directory.cleanup()
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
+        self._directory.cleanup()
 
 
 class Stubs:

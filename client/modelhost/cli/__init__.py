@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from .app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        if str(error.name).partition(".")[0] not in ("typer", "rich"):
             raise
         print("modelhost: the command line needs two more libraries: pip install 'modelhost[cli]'", file=sys.stderr)
         sys.exit(2)

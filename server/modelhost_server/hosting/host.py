@@ -61,7 +61,9 @@ class Host:
             listener()
 
     def on_drain(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Calls `listener` when draining begins; the answer ends that."""
+        """Calls `listener` when draining begins, at once if it has; the answer ends that."""
+        if self.draining:
+            listener()
         self._drain_listeners.add(listener)
         return lambda: self._drain_listeners.discard(listener)
 

@@ -47,35 +47,41 @@ class PredictionService:
         self, requests: AsyncIterator[PredictStreamRequest], call: Call
     ) -> AsyncIterator[PredictStreamResponse]:
         """Runs many predictions over one stream; answers come as they are ready."""
+        loop = asyncio.get_running_loop()
         answers: asyncio.Queue[PredictStreamResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(_STREAM_IN_FLIGHT)
+        under_way: set[asyncio.Task[None]] = set()
 
         async def answer(item: PredictStreamRequest) -> None:
-            response = await self._answer(item, call)
-            # The room is given back when the answer is sent, so that a reader that does not read is not buffered for.
-            answers.put_nowait(response)
+            answers.put_nowait(await self._answer(item, call))
 
         async def read() -> None:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    async for item in requests:
-                        await room.acquire()
-                        group.create_task(answer(item))
-            finally:
+            async for item in requests:
+                await room.acquire()
+                task = loop.create_task(answer(item))
+                under_way.add(task)
+                task.add_done_callback(ended)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            under_way.discard(task)
+            if reader.done() and not under_way:
                 answers.put_nowait(None)
 
-        reader = asyncio.get_running_loop().create_task(read())
-        draining = self._host.on_drain(reader.cancel)
+        reader = loop.create_task(read())
+        reader.add_done_callback(ended)
+        # A drain ends the reading; what has been read is answered.
+        stop_listening = self._host.on_drain(reader.cancel)
         try:
             while (response := await answers.get()) is not None:
                 yield response
+                # Only now, so that nothing is buffered for a reader that does not read.
                 room.release()
-            if reader.cancelled() or self._host.draining:
-                self._host.check_accepting()
+            self._host.check_accepting()
             await reader
         finally:
-            draining()
-            reader.cancel()
+            stop_listening()
+            for task in (reader, *under_way):
+                task.cancel()
 
     async def _answer(self, item: PredictStreamRequest, call: Call) -> PredictStreamResponse:
         deadline, loop = call.deadline, asyncio.get_running_loop()

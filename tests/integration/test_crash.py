@@ -1,0 +1,159 @@
+"""Workers die in every way; each death costs its own calls and nothing else."""
+
+import signal
+import threading
+import time
+
+import grpc
+import psutil
+import pytest
+from support.calls import (
+    CRASH,
+    eventually,
+    failure,
+    half,
+    load,
+    request,
+    scalar,
+    scope_of,
+    slow_call,
+    unload,
+    version_of,
+)
+from support.server import ServerProcess, Stubs
+
+from modelhost.v1 import model_pb2, scope_service_pb2
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    with ServerProcess() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def own(own_server):
+    stubs = Stubs(own_server.address)
+    yield stubs
+    stubs.close()
+
+
+@pytest.fixture
+def two_scopes(own, models):
+    for name in ("fragile", "calm"):
+        own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope=name))
+        load(own, name, "half", models / "half_plus_two")
+    yield
+    for name in ("fragile", "calm"):
+        own.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope=name, force=True))
+
+
+def worker_of(server: ServerProcess, stubs: Stubs, scope: str) -> psutil.Process:
+    """The worker of a scope: the one whose memory is what the scope says."""
+    load_count = scope_of(stubs, scope).model_count
+    assert load_count
+    # Only the worker that runs this scope's slow model uses the processor.
+    workers = {worker: worker.cpu_times().user for worker in server.workers()}
+    time.sleep(0.3)
+    return max(workers, key=lambda worker: worker.cpu_times().user - workers[worker])
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_a_model_that_dies_answers_unavailable_and_comes_back(own, models):
+    load(own, "fragile", "crasher", models / "crasher")
+    code, reason, message = failure(
+        lambda: own.predictions.Predict(request("fragile", "crasher", n=scalar(CRASH)), timeout=10)
+    )
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_DIED")
+    assert "SIGABRT" in message
+    assert eventually(lambda: half(own, "fragile") == 4.0)
+    assert scope_of(own, "fragile").statistics.worker_restarts == 1
+
+
+@pytest.mark.usefixtures("two_scopes")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
+def test_a_worker_killed_during_a_call(own, own_server, models, number):
+    load(own, "fragile", "slow", models / "slow")
+    call = slow_call(own, "fragile", 10_000_000)
+    worker_of(own_server, own, "fragile").send_signal(number)
+    code, reason, message = failure(call.result)
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_DIED")
+    assert signal.Signals(number).name in message
+    assert str(own_server.process.pid) not in message
+    assert eventually(lambda: half(own, "fragile") == 4.0)
+    assert eventually(lambda: version_of(own, "fragile", "slow").state == model_pb2.VERSION_STATE_AVAILABLE)
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_other_scopes_do_not_notice(own, models):
+    load(own, "fragile", "crasher", models / "crasher")
+    done = threading.Event()
+    failures = []
+
+    def call_calm():
+        while not done.is_set():
+            try:
+                assert half(own, "calm") == 4.0
+            except Exception as error:
+                failures.append(error)
+
+    caller = threading.Thread(target=call_calm)
+    caller.start()
+    for _ in range(2):
+        failure(lambda: own.predictions.Predict(request("fragile", "crasher", n=scalar(CRASH)), timeout=10))
+        eventually(lambda: half(own, "fragile") == 4.0)
+    done.set()
+    caller.join()
+    assert not failures
+    assert scope_of(own, "calm").statistics.worker_restarts == 0
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_a_model_that_keeps_killing_is_quarantined_and_the_others_go_on(own, models):
+    load(own, "fragile", "crasher", models / "crasher")
+
+    def crash_again():
+        version = version_of(own, "fragile", "crasher")
+        if version.state == model_pb2.VERSION_STATE_AVAILABLE:
+            failure(lambda: own.predictions.Predict(request("fragile", "crasher", n=scalar(CRASH)), timeout=10))
+        return version.state == model_pb2.VERSION_STATE_FAILED
+
+    eventually(crash_again, 30)
+    version = version_of(own, "fragile", "crasher")
+    assert "quarantined" in version.error.message
+    assert "SIGABRT" in version.error.message
+    assert "bad_alloc" in version.error.message, "the log's tail is quoted"
+    assert version.statistics.crash_count == 3
+    code, reason, _ = failure(lambda: own.predictions.Predict(request("fragile", "crasher", n=scalar(1)), timeout=10))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VERSION_FAILED")
+    assert eventually(lambda: half(own, "fragile") == 4.0)
+    assert unload(own, "fragile", "crasher") == [1]
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_a_template_that_dies_is_started_again(own, own_server):
+    template = psutil.Process(own_server.process.pid).children()[0]
+    template.kill()
+    assert eventually(lambda: half(own, "fragile") == 4.0)
+    assert eventually(lambda: half(own, "calm") == 4.0)
+    assert own_server.process.poll() is None
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_an_overrun_replaces_the_worker_when_the_scope_says_so(own, models):
+    load(own, "fragile", "slow", models / "slow")
+    update = scope_service_pb2.UpdateScopeRequest(scope="fragile", update_mask={"paths": ["overrun_grace"]})
+    update.config.overrun_grace.FromMilliseconds(200)
+    own.scopes.UpdateScope(update)
+    code, _, _ = failure(slow_call(own, "fragile", 10_000_000, timeout=0.3).result)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert eventually(lambda: scope_of(own, "fragile").statistics.worker_restarts == 1)
+    assert eventually(lambda: half(own, "fragile") == 4.0)
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_no_zombie_is_left(own, own_server, models):
+    load(own, "fragile", "crasher", models / "crasher")
+    failure(lambda: own.predictions.Predict(request("fragile", "crasher", n=scalar(CRASH)), timeout=10))
+    eventually(lambda: half(own, "fragile") == 4.0)
+    assert [p.pid for p in own_server.processes() if p.status() == psutil.STATUS_ZOMBIE] == []
