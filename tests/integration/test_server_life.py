@@ -119,7 +119,7 @@ def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models,
     assert failure(lambda: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
     late.close()
     assert call.result(timeout=30).outputs["steps"].raw == (300_000).to_bytes(4, "little")
-    assert process.stop(number) == 0
+    assert process.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []
 
 

@@ -40,10 +40,14 @@ class Blame:
             if not self.shares[key]:
                 del self.shares[key]
         # Rounding must not grant a version one death more.
-        guilty = [key for key in suspects if sum(share for _, share in self.shares[key]) > QUARANTINE_AT - 1e-6]
+        guilty = [key for key in suspects if self.of(key) > QUARANTINE_AT - 1e-6]
         for key in guilty:
             del self.shares[key]
         return guilty
+
+    def of(self, key: int) -> float:
+        """A version's blame, in deaths."""
+        return sum(share for _, share in self.shares.get(key, ()))
 
     def backoff(self) -> float:
         """Seconds to wait before the next worker is started: none after the first death, then ever more."""

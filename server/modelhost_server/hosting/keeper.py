@@ -155,7 +155,9 @@ class ScopeKeeper:
                 self._background.run(self._recover())
                 return
             waiting = [v for v in self.scope.versions() if v.phase is Phase.RECOVERING]
-            for version in sorted(waiting, key=lambda v: v.statistics.last_used, reverse=True):
+            # The most blamed come last, so that nothing else is being loaded when they strike again; then the ones that
+            # were used last come first.
+            for version in sorted(waiting, key=lambda v: (self._blame.of(v.key), -v.statistics.last_used)):
                 await self._load_wanted(version)
 
     # Loading
