@@ -601,7 +601,6 @@ def v1_words(path: str) -> None:
 
     def build(session: v1.Session) -> dict[str, tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]]:
         asset = tf.constant(str(vocabulary))
-        v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, asset)
         index = tf.lookup.TextFileIndex
         initialiser = tf.lookup.TextFileInitializer(asset, tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
         words = v1.placeholder(tf.string, [None], "words")

@@ -24,6 +24,7 @@ from . import tensorflow_build as build
 from . import tensorflow_capi as capi
 from . import tensorflow_graph as graphs
 from .base import LoadRequest, OutputSink, Progress
+from .tensorflow_binding import BoundSignature
 
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _RESTORE_GROUP_BYTES = 32 << 20
@@ -88,7 +89,7 @@ class TensorflowEngine:
                 progress("warming", total, total)
                 _run(session, assets, [], [initialiser])
             model = TensorflowModel(
-                session, entries, "reachable variables", [graphs.variable_spec(v) for v in variables]
+                session, self._config, entries, "reachable variables", [graphs.variable_spec(v) for v in variables]
             )
         except capi.StatusError as error:
             session.close()
@@ -122,7 +123,7 @@ class TensorflowEngine:
                 meta_graph.graph_def, [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
             )
             variables = [graphs.variable_spec(node) for node in graphs.variable_nodes(nodes)]
-            return TensorflowModel(session, entries, "complete graph", variables)
+            return TensorflowModel(session, self._config, entries, "complete graph", variables)
         except capi.StatusError as error:
             session.close()
             raise _source_error(error) from None
@@ -167,85 +168,51 @@ class _ThreadStatus(threading.local):
         self.status = capi.Status()
 
 
-class _BoundSignature:
-    """A signature's places in a session, as the arrays that a run takes."""
-
-    def __init__(self, session: capi.Session, entry: graphs.Entry) -> None:
-        self._inputs = [session.output(endpoint.tensor) for endpoint in entry.inputs]
-        self._outputs = [session.output(endpoint.tensor) for endpoint in entry.outputs]
-        self.defaults: dict[int, int] = {}
-        self.all_outputs = tuple(range(len(self._outputs)))
-        self._feeds: dict[tuple[int, ...], Any] = {}
-        self._fetches: dict[tuple[int, ...], Any] = {}
-
-    def feeds(self, positions: tuple[int, ...]) -> Any:
-        """The array of outputs to feed for these inputs."""
-        array = self._feeds.get(positions)
-        if array is None:
-            array = (capi.Output * len(positions))(*[self._inputs[i] for i in positions])
-            self._feeds[positions] = array
-        return array
-
-    def fetches(self, positions: tuple[int, ...]) -> Any:
-        """The array of outputs to fetch for these outputs."""
-        array = self._fetches.get(positions)
-        if array is None:
-            array = (capi.Output * len(positions))(*[self._outputs[i] for i in positions])
-            self._fetches[positions] = array
-        return array
-
-
 class TensorflowModel:
     """A SavedModel in a session of its own."""
 
     engine = "tensorflow"
 
     def __init__(
-        self, session: capi.Session, entries: Sequence[graphs.Entry], loader: str, variables: Sequence[VariableSpec]
+        self,
+        session: capi.Session,
+        config: bytes,
+        entries: Sequence[graphs.Entry],
+        loader: str,
+        variables: Sequence[VariableSpec],
     ) -> None:
         self.loader = loader
         self.signatures = [entry.spec for entry in entries]
         self.variables = sorted(variables, key=lambda variable: variable.name)
         self._session = session
-        self._bound = [_BoundSignature(session, entry) for entry in entries]
+        self._bound = [BoundSignature(session, entry) for entry in entries]
         self._local = _ThreadStatus()
-        self._fetch_defaults(entries)
-
-    def _fetch_defaults(self, entries: Sequence[graphs.Entry]) -> None:
-        for entry, bound in zip(entries, self._bound, strict=True):
-            for index, endpoint in enumerate(entry.inputs):
-                if endpoint.default is not None:
-                    result = (ctypes.c_void_p * 1)()
-                    output = self._session.output(build.default_tensor_name(entry.spec.name, index))
-                    nothing = (ctypes.c_void_p * 0)()
-                    self._session.run(
-                        self._local.status, (capi.Output * 0)(), nothing, (capi.Output * 1)(output), result
-                    )
-                    bound.defaults[index] = result[0] or 0
+        _fetch_defaults(config, entries, self._bound)
 
     def run(
         self, signature: int, inputs: Sequence[tuple[int, RawTensor]], outputs: Sequence[int], sink: OutputSink
     ) -> None:
         """See LoadedModel."""
         bound = self._bound[signature]
-        positions = [position for position, _ in inputs]
         wanted = tuple(outputs) or bound.all_outputs
         values: list[int] = []
-        results = (ctypes.c_void_p * len(wanted))()
+        results: Any = ()
         try:
             for _, tensor in inputs:
                 values.append(_input_tensor(tensor))
-            given = len(values)
+            fed = dict(zip((position for position, _ in inputs), values, strict=True))
             if bound.defaults:
-                for position, default in bound.defaults.items():
-                    if position not in positions:
-                        positions.append(position)
-                        values.append(default)
-            array = (ctypes.c_void_p * len(values))(*values)
-            del values[given:]
-            self._session.run(self._local.status, bound.feeds(tuple(positions)), array, bound.fetches(wanted), results)
-            for pointer in results:
-                sink.put(*capi.read_tensor(pointer))  # type: ignore[arg-type]
+                fed = {**bound.defaults, **fed}
+            fetched = wanted
+            if not bound.is_plain:
+                fed = bound.merged(fed)
+                fetched = bound.fetched(wanted, fed)
+            results = (ctypes.c_void_p * len(fetched))()
+            if fetched:
+                array = (ctypes.c_void_p * len(fed))(*fed.values())
+                self._session.run(self._local.status, bound.feeds(tuple(fed)), array, bound.fetches(fetched), results)
+            for pointer in results if bound.is_plain else bound.answers(wanted, fed, results):
+                sink.put(*capi.read_tensor(pointer))
         except capi.StatusError as error:
             raise ModelhostError(
                 capi.status_error_reason(error), f"the model failed: {_model_message(error)}"
@@ -263,6 +230,29 @@ class TensorflowModel:
             for default in bound.defaults.values():
                 capi.delete_tensor(default)
         self._session.close()
+
+
+def _fetch_defaults(config: bytes, entries: Sequence[graphs.Entry], bound: Sequence[BoundSignature]) -> None:
+    """Gives each signature the default values of its inputs."""
+    places = [
+        (bound[i], j, endpoint.default)
+        for i, entry in enumerate(entries)
+        for j, endpoint in enumerate(entry.inputs)
+        if endpoint.default is not None
+    ]
+    if not places:
+        return
+    # A session of their own, so that it does not matter which loader made the model's.
+    session = capi.Session(config)
+    try:
+        session.import_graph(build.constants_graph([value for _, _, value in places]))
+        results = (ctypes.c_void_p * len(places))()
+        fetches = (capi.Output * len(places))(*[session.output(build.constant(i)) for i in range(len(places))])
+        session.run(capi.Status(), (capi.Output * 0)(), (ctypes.c_void_p * 0)(), fetches, results)
+    finally:
+        session.close()
+    for (signature, position, _), pointer in zip(places, results, strict=True):
+        signature.defaults[position] = pointer or 0
 
 
 def _input_tensor(tensor: RawTensor) -> int:

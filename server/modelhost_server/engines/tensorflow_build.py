@@ -10,7 +10,7 @@ from .tensorflow_graph import Entry, Restore, reachable, reachable_functions
 
 PREFIX = "modelhost/checkpoint_prefix"
 RESTORE = "modelhost/restore"
-_DEFAULT = "modelhost/default"
+_CONSTANT = "modelhost/constant"
 
 
 def _const(name: str, value: pb.TensorValue) -> pb.NodeDef:
@@ -66,9 +66,15 @@ def _restore_group(group: int, restores: Sequence[Restore]) -> list[pb.NodeDef]:
     return [*nodes, done]
 
 
-def default_tensor_name(signature: str, index: int) -> str:
-    """The output that holds the default value of a signature's input."""
-    return f"{_DEFAULT}/{signature.encode().hex()}/{index}:0"
+def constant(index: int) -> str:
+    """The output that holds a value of `constants_graph`."""
+    return f"{_CONSTANT}/{index}:0"
+
+
+def constants_graph(values: Sequence[pb.TensorValue]) -> bytes:
+    """A graph of constants."""
+    nodes = [_const(constant(i).removesuffix(":0"), value) for i, value in enumerate(values)]
+    return pb.GraphDef(node=nodes).SerializeToString()
 
 
 def serving_graph(
@@ -96,9 +102,4 @@ def serving_graph(
     graph.node.append(_checkpoint_prefix())
     for i, restores in enumerate(restore_groups):
         graph.node.extend(_restore_group(i, restores))
-    for entry in entries:
-        for index, endpoint in enumerate(entry.inputs):
-            if endpoint.default is not None:
-                name = default_tensor_name(entry.spec.name, index).removesuffix(":0")
-                graph.node.append(_const(name, endpoint.default))
     return graph.SerializeToString()
