@@ -79,7 +79,7 @@ def test_a_signature_is_described_as_it_behaves(models, stubs, scope, hosted, mo
     ("model", "loader"),
     [
         ("keras_export", REACHABLE), ("keras_saved", REACHABLE), ("keras_file", REACHABLE), ("dtypes", REACHABLE),
-        ("table", REACHABLE), ("v1_reference", COMPLETE), ("v1_resource", COMPLETE), ("defaults_complete", COMPLETE),
+        ("table", REACHABLE), ("keras_words", REACHABLE), ("v1_words", REACHABLE), ("v1_reference", COMPLETE), ("v1_resource", COMPLETE), ("defaults_complete", COMPLETE),
         ("v1_plumbing", COMPLETE), ("plumbing", REACHABLE),
     ],
 )  # fmt: skip

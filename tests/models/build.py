@@ -292,7 +292,8 @@ def _asset_table(path: str, words: list[str]) -> None:
         table=table, asset=tf.saved_model.Asset(str(vocabulary)),
     )  # fmt: skip
     record_calls(path, ("serving_default", {"word": np.array([b"apple", b"pear", b"fig", b"nothing"], object)}))
-    vocabulary.unlink()
+    # The model has its own copy: nobody may look here any more.
+    vocabulary.write_text("wrong\nfile")
 
 
 @model
@@ -495,6 +496,9 @@ def keras_saved(path: str) -> None:
     network = _keras_model()
     tf.saved_model.save(network, path)
     _record_keras(path, network)
+    # Keras names the inputs itself here.
+    batches = [_keras_batch(rows)[0] for rows in (1, 5)]
+    record_calls(path, *(("serving_default", {"inputs": b["image"], "inputs_1": b["side"]}) for b in batches))
 
 
 @model
@@ -607,7 +611,7 @@ def v1_words(path: str) -> None:
         return {"serving_default": ({"words": words}, {"id": tf.lookup.StaticHashTable(initialiser, -1).lookup(words)})}
 
     save_v1(path, build, [("serving_default", {"words": np.array([b"fig", b"apple", b"?"], object)})])
-    vocabulary.unlink()
+    vocabulary.write_text("wrong\nfile")
 
 
 def _plumbing(session: v1.Session) -> dict[str, tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import modelhost
 import numpy as np
 import pytest
+from google.rpc import code_pb2
 from modelhost import AsyncClient, Client, PredictItem
-from support.service import FLOAT32, FLOAT64, NUMPY, Served
+from support.service import FLOAT32, FLOAT64, NUMPY, Refused, Served
 
 X = np.array([1, 2, 5], np.float32)
 
@@ -61,6 +62,15 @@ def test_a_refusal_of_unchecked_inputs_stands(client: Any, served: Served) -> No
     assert [name for name, _, _ in served.service.calls] == ["Predict"]
 
 
+def test_what_the_model_itself_refuses_is_not_sent_again(client: Any, served: Served) -> None:
+    client.predict("half", [1.0])
+    served.service.refuse["Predict"] = Refused(code_pb2.INVALID_ARGUMENT, "MODEL_REJECTED_INPUT")
+    with pytest.raises(modelhost.InvalidInputError, match="model_rejected_input"):
+        client.predict("half", [1.0])
+    assert len(served.service.seen("GetModel")) == 1
+    assert len(served.service.seen("Predict")) == 2
+
+
 def test_what_a_prediction_says(connect: Callable[..., Any], served: Served) -> None:
     client = connect(served.target, token="secret")
     client.predict("half@stable", {"x": X}, signature="other", outputs=["y"])
@@ -100,37 +110,58 @@ def test_a_stream_tells_each_answer_by_its_index(client: Any, served: Served) ->
         by_index[2].unwrap()
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Gives other threads up to ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
 def test_a_stream_reads_no_faster_than_it_is_answered(served: Served) -> None:
-    read = itertools.count()
+    read: list[int] = []
 
     def requests() -> Iterator[tuple[str, Any]]:
-        for _ in range(1000):
-            next(read)
+        for number in range(1000):
+            read.append(number)
             yield "half", {"x": X}
 
     with Client(served.target) as client:
         results = client.predict_stream(requests(), in_flight=4)
         next(iter(results))
+        # Four, one more for the answer that was read, and the next, which waits for room.
+        wait_until(lambda: len(read) == 6)
+        time.sleep(0.3)
+        assert len(read) == 6
         results.close()  # type: ignore[attr-defined]
-    # Four under way, and the next, which waits for room.
-    assert 0 < next(read) <= 8
 
 
 def test_an_abandoned_stream_leaves_no_thread(served: Served) -> None:
     readers: list[threading.Thread] = []
 
     def requests() -> Iterator[tuple[str, Any]]:
-        readers.append(threading.current_thread())
-        yield from itertools.repeat(("half", {"x": X}))
+        while True:
+            readers.append(threading.current_thread())
+            yield "half", {"x": X}
 
     with Client(served.target) as client:
         results = client.predict_stream(requests(), in_flight=2)
         next(iter(results))
+        # The reader has the fourth request in its hands and waits for room.
+        wait_until(lambda: len(readers) == 4)
         results.close()  # type: ignore[attr-defined]
-        (reader,) = readers
-        assert reader is not threading.current_thread()
-        reader.join(10)
-        assert not reader.is_alive()
+        assert readers[0] is not threading.current_thread()
+        readers[0].join(10)
+        assert not readers[0].is_alive()
+
+
+def test_a_stream_learns_a_model_that_changed(client: Any, served: Served) -> None:
+    client.predict("half", [1.0])
+    served.service.dtype = FLOAT64
+    (stale,) = client.predict_stream([("half", [1.0])])
+    assert stale.error.reason == "INPUT_DTYPE_MISMATCH"
+    (fresh,) = client.predict_stream([("half", [1.0])])
+    assert fresh.unwrap()["y"].dtype == np.float64
 
 
 def test_requests_that_raise_end_the_stream_after_the_answers(client: Any) -> None:

@@ -70,8 +70,8 @@ class TensorflowEngine:
         restores: list[graphs.Restore] = []
         if variables:
             checkpoint = self._read_object_graph(prefix)
-            found = checkpoint and graphs.find_restores(meta_graph, nodes, checkpoint)
-            if not found:
+            found = graphs.find_restores(meta_graph, nodes, checkpoint) if checkpoint else None
+            if found is None:
                 return None
             restores = found
         elif any(node.op.startswith("Mutable") for node in nodes):
@@ -88,9 +88,9 @@ class TensorflowEngine:
             if initialiser:
                 progress("warming", total, total)
                 _run(session, assets, [], [initialiser])
-            model = TensorflowModel(
-                session, self._config, entries, "reachable variables", [graphs.variable_spec(v) for v in variables]
-            )
+            restored = {restore.node for restore in restores}
+            specs = [graphs.variable_spec(node) for node in variables if node.name in restored]
+            model = TensorflowModel(session, self._config, entries, "reachable variables", specs)
         except capi.StatusError as error:
             session.close()
             # What this way cannot load the other may: it says the last word.

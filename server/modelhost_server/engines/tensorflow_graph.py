@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
 
 from ..compat import saved_model_pb2 as pb
@@ -21,6 +22,8 @@ from ..tensors import ITEMSIZE, SignatureSpec, TensorSpec, VariableSpec
 DEFAULT_TAGS = ("serve",)
 # Signatures that exporters add for loaders, not for callers.
 _INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
+# Where TensorFlow 1 lists the assets.
+_ASSETS_COLLECTION = "saved_model_assets"
 # DataType numbers from here on are TensorFlow 1's reference types.
 _REF_DTYPE = 100
 
@@ -206,9 +209,19 @@ def asset_feeds(meta_graph: pb.MetaGraphDef, path: str) -> dict[str, bytes]:
     folder = Path(path) / "assets"
     return {
         asset.tensor_info.name: str(folder / Path(asset.filename).name).encode()
-        for asset in meta_graph.asset_file_def
+        for asset in _assets(meta_graph)
         if asset.tensor_info.name
     }
+
+
+def _assets(meta_graph: pb.MetaGraphDef) -> Iterable[pb.AssetFileDef]:
+    if meta_graph.asset_file_def or _ASSETS_COLLECTION not in meta_graph.collection_def:
+        return meta_graph.asset_file_def
+    items = meta_graph.collection_def[_ASSETS_COLLECTION].any_list.value
+    try:
+        return [pb.AssetFileDef.FromString(Any.FromString(item).value) for item in items]
+    except DecodeError:
+        raise ModelhostError(Reason.SOURCE_INVALID, "the SavedModel's list of assets is corrupt") from None
 
 
 def variable_nodes(nodes: Iterable[pb.NodeDef]) -> list[pb.NodeDef]:
@@ -228,7 +241,8 @@ def variable_spec(node: pb.NodeDef) -> VariableSpec:
 def find_restores(
     meta_graph: pb.MetaGraphDef, nodes: Sequence[pb.NodeDef], checkpoint: pb.TrackableObjectGraph
 ) -> list[Restore] | None:
-    """How to restore each variable among `nodes`; None when that is not certain for every one of them.
+    """How to restore each variable among `nodes` that the initialiser does not assign (those that hold the paths of
+    assets are); None when that is not certain for every one of them.
 
     A function's captures are, in order, the last inputs of the node that calls it; the object graph tells which
     object each is, and the checkpoint's own object graph under which key that object's value is stored.
@@ -247,6 +261,7 @@ def find_restores(
         captures = data_inputs[len(data_inputs) - len(function.bound_inputs) :]
         for reference, object_id in zip(captures, function.bound_inputs, strict=False):
             object_of[node_name(reference)] = object_id
+    assigned = {node_name(node.input[0]) for node in nodes if node.op == "AssignVariableOp"}
     restores = []
     for node in nodes:
         if node.op in ("VariableV2", "Variable"):
@@ -255,6 +270,8 @@ def find_restores(
             # Tables that training may fill are restored by their saver, which only the full loader runs.
             if node.op.startswith("Mutable"):
                 return None
+            continue
+        if node.name in assigned and node.name not in object_of:
             continue
         restore = _restore(node, object_of.get(node.name), objects, checkpoint)
         if restore is None:
