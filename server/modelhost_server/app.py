@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
+_MIN_PING_MILLISECONDS = 10_000
 
 
 class Server:
@@ -47,6 +48,9 @@ class Server:
                 ("grpc.max_send_message_length", self._config.max_send_bytes),
                 # Two servers on one port would share its callers without anybody's knowledge.
                 ("grpc.so_reuseport", 0),
+                # Clients may ask whether we are still there while a watch is quiet; gRPC's default of 5 minutes would
+                # end the connection of one that asks more often.
+                ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
             ]
         )
         services = {

@@ -25,30 +25,36 @@ def serve(
         typer.Option(
             "--listen",
             "-l",
-            help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable."
-            " [default: 127.0.0.1:8500]",
+            help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable.",
+            show_default="127.0.0.1:8500",
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
-    max_receive_bytes: Annotated[int | None, typer.Option(help="Largest request, in bytes. [default: 64 MiB]")] = None,
-    max_send_bytes: Annotated[int | None, typer.Option(help="Largest response, in bytes. [default: no limit]")] = None,
+    max_receive_bytes: Annotated[
+        int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB")
+    ] = None,
+    max_send_bytes: Annotated[
+        int | None, typer.Option(help="Largest response, in bytes.", show_default="no limit")
+    ] = None,
     drain_seconds: Annotated[
-        float | None, typer.Option(help="Time for calls under way at shutdown, in seconds. [default: 30]")
+        float | None, typer.Option(help="Time for calls under way at shutdown, in seconds.", show_default="30")
     ] = None,
     cache_dir: Annotated[
-        Path | None, typer.Option(help="Where converted models are kept. [default: ~/.cache/modelhost]")
+        Path | None, typer.Option(help="Where converted models are kept.", show_default="~/.cache/modelhost")
     ] = None,
     intra_op_threads: Annotated[
-        int | None, typer.Option(help="Scopes: threads of one operation. [default: half the cores]")
+        int | None, typer.Option(help="Scopes: threads of one operation.", show_default="half the cores")
     ] = None,
     inter_op_threads: Annotated[
-        int | None, typer.Option(help="Scopes: operations of a prediction side by side. [default: 1]")
+        int | None, typer.Option(help="Scopes: operations of a prediction side by side.", show_default="1")
     ] = None,
     max_in_flight: Annotated[
-        int | None, typer.Option(help="Scopes: predictions at the same time. [default: the cores]")
+        int | None, typer.Option(help="Scopes: predictions at the same time.", show_default="the cores")
     ] = None,
-    max_queue: Annotated[int | None, typer.Option(help="Scopes: predictions that may wait. [default: 1000]")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(help="Scopes: predictions that may wait.", show_default="1000")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C.

@@ -205,8 +205,8 @@ def test_a_watch_misses_nothing_and_can_go_on_from_a_revision(stubs, scope, mode
 
 
 def test_a_watch_from_a_revision_that_was_never_reached_is_refused(stubs):
-    code, reason, _ = failure(lambda: next(stubs.models.WatchModels(pb.WatchModelsRequest(from_revision=10**12))))
-    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    code, reason, _ = failure(lambda: next(stubs.models.WatchModels(pb.WatchModelsRequest(from_revision=10**18))))
+    assert (code, reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_COMPACTED")
 
 
 def test_lists_are_cut_into_pages(stubs, scope, models):

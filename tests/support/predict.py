@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from support.server import Stubs
 
-from modelhost.v1 import model_pb2, prediction_service_pb2, scope_service_pb2, tensor_pb2
+from modelhost.v1 import error_pb2, model_pb2, prediction_service_pb2, scope_service_pb2, tensor_pb2
 from modelhost.v1 import model_service_pb2 as pb
 
 STRING = tensor_pb2.DATA_TYPE_STRING
@@ -168,3 +168,20 @@ def expected(models: Path, model: str) -> list[Case]:
 def expected_variables(models: Path, model: str) -> list[tuple[str, tuple[int, ...]]]:
     """dtype and shape of each variable that the model's signatures use, sorted."""
     return sorted((dtype, tuple(shape)) for dtype, shape in json.loads((models / f"{model}.variables").read_text()))
+
+
+def stream_error_of(stubs: Stubs, message: prediction_service_pb2.PredictRequest, **fields: Any) -> Failure:
+    """How a prediction of a stream fails; that the stream goes on after it is asserted."""
+    items = [prediction_service_pb2.PredictStreamRequest(id=i, request=message, **fields) for i in (7, 8)]
+    answers = list(stubs.predictions.PredictStream(iter(items), timeout=SECONDS))
+    assert sorted(answer.id for answer in answers) == [7, 8]
+    assert [answer.WhichOneof("outcome") for answer in answers] == ["error", "error"], answers
+    error = answers[0].error
+    return Failure(
+        grpc.StatusCode(next(c.value for c in grpc.StatusCode if c.value[0] == error.code)).name,
+        error_pb2.ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_"),
+        error.message,
+        (),
+        dict(error.metadata),
+        error.retry_delay if error.HasField("retry_delay") else None,
+    )

@@ -233,6 +233,22 @@ def test_numbers_are_lent_and_strings_are_copied(link: Link) -> None:
 # Frames that contradict themselves
 
 
+class FirstMegabyte(Arena):
+    """An arena that ends early, since a string tensor of gigabytes would be read from one end to the other."""
+
+    def view(self, offset: int, size: int) -> memoryview:
+        if offset + size > 1 << 20:
+            raise ValueError("beyond the first megabyte")
+        return super().view(offset, size)
+
+
+@pytest.fixture(scope="module")
+def receiver(link: Link) -> Iterator[Arena]:
+    arena = FirstMegabyte(link.fd)
+    yield arena
+    arena.close()
+
+
 def sound_bodies(link: Link) -> tuple[bytes, bytes]:
     """A PREDICT and a RESULT body with inline, large and string tensors, whose ranges are free again."""
     tensors = [
@@ -247,22 +263,22 @@ def sound_bodies(link: Link) -> tuple[bytes, bytes]:
     return bytes(predict), bytes(result)
 
 
-def read_all_predict(link: Link, body: bytes) -> list[tuple[int, RawTensor]]:
+def read_all_predict(receiver: Arena, body: bytes) -> list[tuple[int, RawTensor]]:
     *_, count, start = frames.read_predict(memoryview(body))
-    return frames.read_tensors(memoryview(body), start, count, link.receiver, Borrowed())
+    return frames.read_tensors(memoryview(body), start, count, receiver, Borrowed())
 
 
-def read_all_result(link: Link, body: bytes) -> list[tuple[int, RawTensor]]:
+def read_all_result(receiver: Arena, body: bytes) -> list[tuple[int, RawTensor]]:
     count, _, start = frames.read_result(memoryview(body))
-    return frames.read_tensors(memoryview(body), start, count, link.receiver, Borrowed())
+    return frames.read_tensors(memoryview(body), start, count, receiver, Borrowed())
 
 
-def test_a_body_cut_anywhere_is_refused(link: Link) -> None:
+def test_a_body_cut_anywhere_is_refused(link: Link, receiver: Arena) -> None:
     for read, body in zip((read_all_predict, read_all_result), sound_bodies(link), strict=True):
-        assert len(read(link, body)) == 5
+        assert len(read(receiver, body)) == 5
         for end in range(len(body)):
             with pytest.raises(REFUSALS):
-                read(link, body[:end])
+                read(receiver, body[:end])
 
 
 @settings(once, max_examples=400)
@@ -278,14 +294,14 @@ def test_a_body_cut_anywhere_is_refused(link: Link) -> None:
     ),
 )
 def test_a_spoilt_body_is_refused_or_read_within_its_bounds(
-    link: Link, which: bool, changes: list[tuple[int, bytes]]
+    link: Link, receiver: Arena, which: bool, changes: list[tuple[int, bytes]]
 ) -> None:
     body = bytearray(sound_bodies(link)[which])
     for position, replacement in changes:
         start = position % len(body)
         body[start : start + len(replacement)] = replacement[: len(body) - start]
     try:
-        tensors = (read_all_predict, read_all_result)[which](link, bytes(body))
+        tensors = (read_all_predict, read_all_result)[which](receiver, bytes(body))
     except REFUSALS:
         return
     for _, tensor in tensors:
@@ -298,10 +314,10 @@ def test_a_spoilt_body_is_refused_or_read_within_its_bounds(
 @settings(once, max_examples=300)
 @given(st.binary(max_size=300))
 @example(b"\xff" * 300)
-def test_noise_is_refused_or_has_no_tensors(link: Link, body: bytes) -> None:
+def test_noise_is_refused_or_has_few_tensors(receiver: Arena, body: bytes) -> None:
     for read in (read_all_predict, read_all_result):
         try:
-            tensors = read(link, body)
+            tensors = read(receiver, body)
         except REFUSALS:
             continue
         assert len(tensors) < len(body)
@@ -345,6 +361,16 @@ def test_strings_longer_than_their_tensor_are_refused(link: Link, lengths: tuple
     packed = struct.pack("<2I", *lengths) + b"abc"
     with pytest.raises(REFUSALS):
         frames.read_tensors(one_tensor(STRING, [2], len(packed), INLINE, packed), 0, 1, link.receiver, Borrowed())
+
+
+@pytest.mark.xfail(strict=True, reason="_unpack_strings copies all that the frame's size says, up to the whole arena")
+@pytest.mark.parametrize("shape", [[0], [2]], ids=str)
+def test_strings_shorter_than_their_tensor_are_refused_unread(link: Link, shape: list[int]) -> None:
+    offset, size = 1 << 30, 32 << 20
+    before = os.fstat(link.fd).st_blocks
+    with pytest.raises(REFUSALS):
+        frames.read_tensors(one_tensor(STRING, shape, size, offset), 0, 1, link.receiver, Borrowed())
+    assert os.fstat(link.fd).st_blocks - before < 100
 
 
 # Other frames

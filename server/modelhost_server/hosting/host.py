@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,8 @@ class Host:
     """Everything that is hosted, and the ways to change and use it. All methods are called on the event loop."""
 
     def __init__(self, cache_dir: Path, scope_defaults: ScopeConfig | None = None) -> None:
-        self.store = Store()
+        # From the clock, so that a watcher of a server that was started again cannot take a new change for one it knows.
+        self.store = Store(first_revision=time.time_ns() // 1_000_000)
         self.scope_defaults = scope_defaults or ScopeConfig()
         self._template = WorkerTemplate()
         self._converter = Converter(cache_dir)

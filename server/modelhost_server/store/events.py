@@ -25,10 +25,10 @@ class Event:
 class EventLog:
     """Keeps the newest events; readers ask for those after the last one they saw."""
 
-    def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(self, capacity: int = DEFAULT_CAPACITY, first_revision: int = 0) -> None:
         self._events: deque[Event] = deque(maxlen=capacity)
         self._listeners: set[Callable[[Any], None]] = set()
-        self.revision = 0
+        self.revision = first_revision
 
     def append(self, event: Event) -> None:
         """Adds the event of the next revision, and tells the listeners."""
@@ -41,21 +41,15 @@ class EventLog:
         """The events later than `revision`, oldest first.
 
         Raises:
-            ModelhostError: REVISION_COMPACTED when some of them are no longer kept, INVALID_REQUEST when the
-                revision has not been reached.
+            ModelhostError: REVISION_COMPACTED when some of them are no longer kept, or the revision is another
+                server's (its number has not been reached here).
         """
-        if revision > self.revision:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST,
-                f"from_revision: expected at most {self.revision}, the server's revision; got {revision}",
-                field="from_revision",
-            )
         missing = self.revision - revision
-        if missing > len(self._events):
+        if not 0 <= missing <= len(self._events):
             oldest = self.revision - len(self._events)
             raise ModelhostError(
                 Reason.REVISION_COMPACTED,
-                f"from_revision: the changes after revision {revision} are no longer kept (oldest: {oldest}); "
+                f"from_revision: expected {oldest} to {self.revision}, whose changes are kept; got {revision}; "
                 "watch from 0 to begin with a snapshot",
                 field="from_revision",
                 oldest_revision=oldest,

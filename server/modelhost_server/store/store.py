@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import ModelhostError, Reason, brief
-from .events import Event, EventLog
+from .events import DEFAULT_CAPACITY, Event, EventLog
 from .names import DEFAULT_SCOPE, check_label, check_name, scope_resource, version_resource
 from .pages import page
 from .phases import WANTED, Phase, check_transition
@@ -55,8 +55,8 @@ class UnloadRequest:
 class Store:
     """Scopes, models, versions, their phases, labels and handles."""
 
-    def __init__(self, event_capacity: int | None = None) -> None:
-        self.events = EventLog(event_capacity) if event_capacity else EventLog()
+    def __init__(self, event_capacity: int = DEFAULT_CAPACITY, first_revision: int = 0) -> None:
+        self.events = EventLog(event_capacity, first_revision)
         self._scopes: dict[str, Scope] = {}
         self._keys = itertools.count(1)
         self._loads: RequestMemory[Version] = RequestMemory()
