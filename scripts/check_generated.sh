@@ -11,7 +11,7 @@ while IFS= read -r file; do
     echo "stale: $file"
     stale=1
   fi
-done < <(cd "$fresh" && find client server -type f)
+done < <(cd "$fresh" && find client server docs -type f)
 while IFS= read -r file; do
   if [ ! -e "$fresh/$file" ]; then
     echo "no longer generated: $file"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generates the Python code of protos/ and the synchronous client. Usage: scripts/generate.sh [OUTPUT_ROOT]
+# Generates the Python code and the reference of protos/, and the synchronous client.
+# Usage: scripts/generate.sh [OUTPUT_ROOT]
 #
 # The tools are pinned and live in an environment of their own, because generated code must run with older protobuf
 # libraries than the newest tools need: grpcio-tools 1.76.0 emits gencode 6.31.1, which protobuf 6.31.1 to 7 accept.
@@ -21,6 +22,11 @@ mkdir -p "$out/client" "$out/server"
 "$tools/bin/python" -m grpc_tools.protoc -I protos \
   --python_out="$out/server" --mypy_out="quiet:$out/server" \
   protos/modelhost_server/compat/*.proto
+descriptors=$(mktemp)
+trap 'rm -f "$descriptors"' EXIT
+"$tools/bin/python" -m grpc_tools.protoc -I protos \
+  --include_source_info --descriptor_set_out="$descriptors" protos/modelhost/v1/*.proto
+"$tools/bin/python" scripts/generate_docs.py "$descriptors" "$out/docs/api.md"
 # Files without a service yield empty stubs.
 for stub in "$out"/client/modelhost/v1/*_pb2_grpc.py; do
   if ! grep -q '^class .*Stub' "$stub"; then rm -f "$stub" "${stub}i"; fi

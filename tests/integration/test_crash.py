@@ -71,7 +71,7 @@ def test_a_model_that_dies_answers_unavailable_and_comes_back(own, models):
 
 
 @pytest.mark.usefixtures("two_scopes")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGBUS])
 def test_a_worker_killed_during_a_call(own, own_server, models, number):
     load(own, "fragile", "slow", models / "slow")
     call = slow_call(own, "fragile", 10_000_000)

@@ -123,6 +123,17 @@ def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models,
     assert psutil.wait_procs(everything, timeout=5)[1] == []
 
 
+def test_a_service_manager_that_signals_every_process_does_not_cut_calls_off(own, models):
+    process, stubs = own
+    load(stubs, "default", "slow", models / "slow")
+    call = slow_call(stubs, "default", 100_000)
+    time.sleep(0.2)
+    for each in process.processes():
+        each.terminate()
+    assert call.result(timeout=30).outputs["steps"].raw == (100_000).to_bytes(4, "little")
+    assert process.process.wait(20) == 0
+
+
 def test_drain_is_bounded(models):
     with ServerProcess("--drain-seconds", "0.5") as process:
         stubs = Stubs(process.address)

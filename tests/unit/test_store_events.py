@@ -69,23 +69,31 @@ def an_event(revision: int) -> Event:
     return Event(revision, version, ())
 
 
-@given(st.integers(1, 20), st.integers(0, 40), st.integers(0, 45))
-def test_a_reader_gets_all_it_missed_or_is_told_that_it_cannot(capacity: int, count: int, seen: int) -> None:
-    log = EventLog(capacity)
-    for revision in range(1, count + 1):
+@given(st.integers(1, 20), st.integers(0, 40), st.integers(-5, 45), st.sampled_from([0, 1_790_000_000_000]))
+def test_a_reader_gets_all_it_missed_or_is_told_that_it_cannot(
+    capacity: int, count: int, seen: int, first: int
+) -> None:
+    log = EventLog(capacity, first)
+    for revision in range(first + 1, first + count + 1):
         log.append(an_event(revision))
-    oldest = max(0, count - capacity)
-    if seen > count:
-        with refused(Reason.INVALID_REQUEST) as caught:
-            log.since(seen)
-        assert caught.value.field == "from_revision"
-    elif seen < oldest:
-        with refused(Reason.REVISION_COMPACTED) as caught:
-            log.since(seen)
-        assert caught.value.details == {"oldest_revision": str(oldest)}
-        assert [event.revision for event in log.since(oldest)] == [*range(oldest + 1, count + 1)]
-    else:
-        assert [event.revision for event in log.since(seen)] == [*range(seen + 1, count + 1)]
+    newest, oldest = first + count, first + max(0, count - capacity)
+    if oldest <= first + seen <= newest:
+        assert [event.revision for event in log.since(first + seen)] == [*range(first + seen + 1, newest + 1)]
+        return
+    with refused(Reason.REVISION_COMPACTED) as caught:
+        log.since(first + seen)
+    assert caught.value.field == "from_revision"
+    assert caught.value.details == {"oldest_revision": str(oldest)}
+    assert [event.revision for event in log.since(oldest)] == [*range(oldest + 1, newest + 1)]
+
+
+def test_another_servers_revision_is_not_taken_for_ones_own() -> None:
+    store = new_store(first_revision=1000)
+    version = hosted(store)
+    assert (version.revision, store.events.revision) == (1003, 1003)
+    for revision in (999, 1004):
+        with refused(Reason.REVISION_COMPACTED):
+            store.events.since(revision)
 
 
 def test_a_stores_log_is_as_long_as_it_is_told() -> None:

@@ -266,4 +266,6 @@ def _input_tensor(tensor: RawTensor) -> int:
 def _model_message(error: capi.StatusError) -> str:
     """TensorFlow's message without its list of nodes, which says nothing to a caller."""
     lines = [line.strip() for line in error.message.splitlines()]
-    return next((line for line in lines if line), "no message")[:1000]
+    line = next((line for line in lines if line), "no message")
+    # By bytes: a status must fit into HTTP headers.
+    return line.encode()[:1000].decode("utf-8", "ignore")

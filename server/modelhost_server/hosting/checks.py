@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import version_resource
@@ -13,6 +13,9 @@ DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow's own limit.
 _MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
+_BOOL = 10
+# Names that a message lists: a status must fit into HTTP headers.
+_MAX_LISTED = 8
 
 
 def choose_signature(version: Version, name: str) -> tuple[int, SignatureSpec]:
@@ -32,7 +35,7 @@ def choose_signature(version: Version, name: str) -> tuple[int, SignatureSpec]:
 
 
 def _no_signature(version: Version, loaded: Loaded, name: str) -> ModelhostError:
-    there = ", ".join(spec.name for spec in loaded.signatures)
+    there = _listed(spec.name for spec in loaded.signatures)
     resource = version_resource(version.scope, version.model, version.number)
     return ModelhostError(
         Reason.SIGNATURE_NOT_FOUND,
@@ -63,7 +66,7 @@ def check_inputs(spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> list[t
 
 
 def _missing(spec: SignatureSpec, expected: TensorSpec, inputs: Mapping[str, RawTensor]) -> ModelhostError:
-    came = ", ".join(brief(name, 32) for name in sorted(inputs)[:8]) or "none"
+    came = _listed(brief(name) for name in sorted(inputs))
     return ModelhostError(
         Reason.INPUT_MISSING,
         f"inputs: signature '{spec.name}' needs {brief(expected.name)} ({expected}); got: {came}",
@@ -78,7 +81,7 @@ def _unknown(spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> ModelhostE
     name = next(name for name in sorted(inputs) if name not in known)
     return ModelhostError(
         Reason.INPUT_UNKNOWN,
-        f"inputs: signature '{spec.name}' has no input {brief(name)}; it has: {', '.join(known) or 'none'}",
+        f"inputs: signature '{spec.name}' has no input {brief(name)}; it has: {_listed(known)}",
         field=f"inputs[{brief(name)}]",
         input=brief(name),
     )
@@ -101,13 +104,14 @@ def _check_tensor(expected: TensorSpec, tensor: RawTensor) -> None:
 def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
     shape, data = tensor.shape, tensor.data
     count = 1
-    for extent in shape:
+    for extent in shape[: _MAX_RANK + 1]:
         if extent < 0:
             raise _input_error(
                 Reason.INPUT_MALFORMED, expected, f"no extent of a tensor is negative; got shape {_short(shape)}",
                 "extents of 0 or more", _short(shape),
             )  # fmt: skip
-        count *= extent
+        # TensorFlow aborts the process over an overflow, even on the way to an extent of 0.
+        count *= extent or 1
     if len(shape) > _MAX_RANK or count > _MAX_ELEMENTS:
         raise _input_error(
             Reason.INPUT_MALFORMED,
@@ -117,12 +121,24 @@ def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
             _short(shape),
         )
     assert isinstance(data, bytes | memoryview | Sequence)
+    if 0 in shape:
+        count = 0
     size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")
     if len(data) != size:
         raise _input_error(
             Reason.INPUT_MALFORMED, expected,
             f"shape {_short(shape)} of {DTYPE_NAME[tensor.dtype]} is {size} {unit}; got {len(data)}", size, len(data),
         )  # fmt: skip
+    if tensor.dtype == _BOOL and (wrong := bytes(data).translate(None, b"\0\1")):
+        raise _input_error(
+            Reason.INPUT_MALFORMED, expected, f"bytes of bool are 0 or 1; got {wrong[0]}", "0 or 1", wrong[0]
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f", … ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more or "none"
 
 
 def _short(shape: Sequence[int]) -> str:
@@ -150,7 +166,7 @@ def choose_outputs(spec: SignatureSpec, wanted: Sequence[str]) -> list[int]:
         if name not in position:
             raise ModelhostError(
                 Reason.OUTPUT_UNKNOWN,
-                f"output_filter: signature '{spec.name}' has no output {brief(name)}; it has: {', '.join(position)}",
+                f"output_filter: signature '{spec.name}' has no output {brief(name)}; it has: {_listed(position)}",
                 field="output_filter",
             )
     return [position[name] for name in dict.fromkeys(wanted)]

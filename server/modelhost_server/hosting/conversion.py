@@ -58,7 +58,7 @@ class Converter:
 
     async def _run(self, path: str, target: Path) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "modelhost_server.converter", path, str(target),
+            sys.executable, "-P", "-m", "modelhost_server.converter", path, str(target),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

@@ -130,8 +130,10 @@ def main() -> None:
     """Runs the template over the socket whose descriptor is the first argument."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NAME, b"modelhost-tmpl")
-    # A terminal's Ctrl-C is the server's to act on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal's Ctrl-C reaches the whole process group, a service manager's SIGTERM the whole control group; both are
+    # the server's to act on, which needs its workers to drain. Workers inherit this.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     try:

@@ -60,7 +60,7 @@ class WorkerTemplate:
             self._ready = loop.create_future()
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "modelhost_server.runtime.template", str(theirs.fileno()),
+                    sys.executable, "-P", "-m", "modelhost_server.runtime.template", str(theirs.fileno()),
                     pass_fds=[theirs.fileno()], env=_environment(), stdin=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             self._control = ours
