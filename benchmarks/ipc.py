@@ -66,7 +66,8 @@ async def _framed(large_bytes: int) -> AsyncIterator[tuple[Send, int]]:
         yield send, process.pid
     finally:
         link.close()
-        process.wait()
+        # Not here: the loop has the socket yet to close.
+        await asyncio.to_thread(process.wait)
 
 
 @asynccontextmanager

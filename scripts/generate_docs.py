@@ -11,14 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import (
-    DescriptorProto,
-    EnumDescriptorProto,
-    FieldDescriptorProto,
-    FileDescriptorProto,
-    FileDescriptorSet,
-    ServiceDescriptorProto,
-)
+from google.protobuf import descriptor_pb2 as pb
 
 # Numbers of the fields that lead to a declaration, in descriptor.proto; a SourceCodeInfo path is made of them.
 FILE_MESSAGE, FILE_ENUM, FILE_SERVICE, FILE_SYNTAX, MEMBER = 4, 5, 6, 12, 2
@@ -34,7 +27,7 @@ Generated from the comments in `protos/` by `scripts/generate_docs.py`; do not e
 class FilePage:
     """The section of one proto file."""
 
-    def __init__(self, file: FileDescriptorProto) -> None:
+    def __init__(self, file: pb.FileDescriptorProto) -> None:
         self._file = file
         self._comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
 
@@ -59,7 +52,7 @@ class FilePage:
         paragraphs = (" ".join(part.split()) for part in self._text(*path).split("\n\n"))
         return "<br>".join(paragraphs).replace("|", "\\|")
 
-    def _service(self, service: ServiceDescriptorProto, path: Sequence[int]) -> Iterator[str]:
+    def _service(self, service: pb.ServiceDescriptorProto, path: Sequence[int]) -> Iterator[str]:
         yield f"\n### {service.name}\n"
         yield self._text(*path)
         for index, method in enumerate(service.method):
@@ -69,13 +62,14 @@ class FilePage:
             yield f"{request} → {response}\n"
             yield self._text(*path, MEMBER, index)
 
-    def _message(self, message: DescriptorProto, path: Sequence[int]) -> Iterator[str]:
+    def _message(self, message: pb.DescriptorProto, path: Sequence[int]) -> Iterator[str]:
         yield f"\n### {message.name}\n"
         yield self._text(*path)
         if not message.field:
             return
         yield "\n| Field | Type | Number | Meaning |\n|---|---|---:|---|"
-        entries = {f"{self._scope(message)}.{nested.name}": nested for nested in message.nested_type}
+        scope = f".{self._file.package}.{message.name}"
+        entries = {f"{scope}.{nested.name}": nested for nested in message.nested_type}
         for index, field in enumerate(message.field):
             choice = ""
             if field.HasField("oneof_index") and not field.proto3_optional:
@@ -83,10 +77,7 @@ class FilePage:
             meaning = choice + self._cell(*path, MEMBER, index)
             yield f"| `{field.name}` | {_type(field, entries)} | {field.number} | {meaning} |"
 
-    def _scope(self, message: DescriptorProto) -> str:
-        return f".{self._file.package}.{message.name}"
-
-    def _enum(self, enum: EnumDescriptorProto, path: Sequence[int]) -> Iterator[str]:
+    def _enum(self, enum: pb.EnumDescriptorProto, path: Sequence[int]) -> Iterator[str]:
         yield f"\n### {enum.name}\n"
         yield self._text(*path)
         yield "\n| Value | Number | Meaning |\n|---|---:|---|"
@@ -100,18 +91,18 @@ def _link(type_name: str) -> str:
     return f"[{name}](#{name.lower()})" if not type_name.startswith(".google.") else f"`{type_name[1:]}`"
 
 
-def _type(field: FieldDescriptorProto, entries: dict[str, DescriptorProto]) -> str:
+def _type(field: pb.FieldDescriptorProto, entries: dict[str, pb.DescriptorProto]) -> str:
     if field.type_name in entries:
         key, value = entries[field.type_name].field
         return f"map of {_type(key, {})} to {_type(value, {})}"
-    name = _link(field.type_name) if field.type_name else FieldDescriptorProto.Type.Name(field.type)[5:].lower()
-    return f"repeated {name}" if field.label == FieldDescriptorProto.LABEL_REPEATED else name
+    name = _link(field.type_name) if field.type_name else pb.FieldDescriptorProto.Type.Name(field.type)[5:].lower()
+    return f"repeated {name}" if field.label == pb.FieldDescriptorProto.LABEL_REPEATED else name
 
 
 def main(descriptor_set: Path, output: Path) -> None:
     """Writes the page of the files in a descriptor set, those with services first."""
     files = sorted(
-        FileDescriptorSet.FromString(descriptor_set.read_bytes()).file, key=lambda f: (not f.service, f.name)
+        pb.FileDescriptorSet.FromString(descriptor_set.read_bytes()).file, key=lambda f: (not f.service, f.name)
     )
     lines = [HEADER.format(package=files[0].package)]
     for file in files:

@@ -112,16 +112,23 @@ class ModelhostError(Exception):
 
     def to_json(self) -> dict[str, object]:
         """The error as a worker sends it to the server."""
-        return {"reason": self.reason.name, "message": self.message, "field": self.field, "details": self.details}
+        return {
+            "reason": self.reason.name,
+            "message": self.message,
+            "field": self.field,
+            "retry_after": self.retry_after,
+            "details": self.details,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ModelhostError:
         """The error a worker sent."""
-        details = data.get("details")
+        details, retry_after = data.get("details"), data.get("retry_after")
         return cls(
             Reason[str(data["reason"])],
             str(data["message"]),
             field=str(data.get("field", "")),
+            retry_after=float(retry_after) if isinstance(retry_after, int | float) else None,
             **{str(k): v for k, v in (details if isinstance(details, dict) else {}).items()},
         )
 

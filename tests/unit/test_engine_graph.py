@@ -165,7 +165,6 @@ def test_functions_are_reached_however_they_are_called(calls: pb.NodeDef, reache
     assert [f.signature.name for f in found] == reached
 
 
-@pytest.mark.xfail(strict=True, reason="_function_names does not look into the attributes of a function attribute")
 def test_functions_are_reached_through_the_attributes_of_a_call() -> None:
     calls = node("n", op="PartitionedCall", f="inner")
     calls.attr["f"].func.attr["body"].func.name = "branch_a"
@@ -531,10 +530,6 @@ def assigned_by_a_signature(model: Model) -> None:
     model.signatures["serve"] = signature(y=tensor("assign:0"))
 
 
-def bug(reason: str, spoil: typing.Any) -> typing.Any:
-    return pytest.param(spoil, marks=pytest.mark.xfail(strict=True, reason=reason))
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -542,10 +537,10 @@ def bug(reason: str, spoil: typing.Any) -> typing.Any:
         object_is_no_variable, object_has_a_saver_of_its_own, object_saves_itself, objects_swapped, nothing_stored,
         two_values_stored, another_kind_stored, a_reference_variable, an_old_reference_variable, a_mutable_table,
         a_mutable_dense_table, a_variable_nobody_captures,
-        bug("only names that begin with Mutable are known; the table serves its default values", an_anonymous_table),
-        bug("a negative start of the slice pairs objects with the wrong inputs", more_captures_than_inputs),
-        bug("the last call wins when two disagree on the object of a variable", captures_that_disagree),
-        bug("any assignment is taken for the initialiser's; the variable stays uninitialised", assigned_by_a_signature),
+        an_anonymous_table,
+        more_captures_than_inputs,
+        captures_that_disagree,
+        assigned_by_a_signature,
     ],
     ids=lambda spoil: spoil.__name__,
 )  # fmt: skip

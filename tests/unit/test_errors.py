@@ -75,7 +75,6 @@ def test_an_error_survives_the_way_from_a_worker(
     assert str(copy) == message
 
 
-@pytest.mark.xfail(strict=True, reason="to_json leaves retry_after out")
 def test_the_advice_to_try_again_survives_too() -> None:
     error = ModelhostError(Reason.WORKER_UNAVAILABLE, "starting", retry_after=1.5)
     assert ModelhostError.from_json(error.to_json()).retry_after == 1.5

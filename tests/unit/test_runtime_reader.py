@@ -112,9 +112,6 @@ def test_an_end_in_the_middle_of_a_frame_is_the_end(pair: tuple[socket.socket, s
     thread.join()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ConnectionResetError, reason="recv_into raises when the server went away without reading all"
-)
 def test_a_server_that_went_away_with_answers_unread_has_gone(pair: tuple[socket.socket, socket.socket]) -> None:
     server, worker = pair
     worker.sendall(b"an answer that nobody reads")

@@ -43,7 +43,6 @@ def test_an_event_keeps_what_was_then(store: Store) -> None:
     assert [event.labels for event in first[1:]] == [(), (("stable", 1),), *[(("new", 2), ("stable", 2))] * 3]
 
 
-@pytest.mark.xfail(strict=True, reason="_changed copies versions shallowly: all events share the live Statistics")
 def test_an_event_keeps_the_statistics_of_then(store: Store) -> None:
     version = hosted(store, Phase.LOADING)
     store.set_loaded(version, Loaded("tensorflow", "", (), (), 0, 0, load_ns=30))

@@ -166,7 +166,6 @@ def test_a_source_that_has_no_new_version_is_not_loaded_again(store: Store) -> N
     assert store.accept_load(request(found_version=4))[1]
 
 
-@pytest.mark.xfail(strict=True, reason="accept_load checks the range of `version`, not of `found_version`")
 def test_a_number_found_in_the_source_must_be_one_that_can_be_told(store: Store) -> None:
     with refused(Reason.INVALID_REQUEST):
         store.accept_load(request(found_version=HIGHEST + 1))
@@ -286,7 +285,6 @@ def test_a_recovered_version_does_not_take_back_a_label_that_moved_on(store: Sto
     assert store.acquire("", "m", label="stable") is second
 
 
-@pytest.mark.xfail(strict=True, reason="accept_load drops the labels of a repeated load; no other call can set them")
 def test_a_repeated_load_puts_its_labels_on_the_version(store: Store) -> None:
     version = hosted(store, version=1)
     assert store.accept_load(request(version=1, labels=("stable",))) == (version, False)
@@ -325,7 +323,6 @@ def test_older_versions_stay_when_asked_to(store: Store) -> None:
     assert store.superseded(hosted(store, keep_older=True)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="superseded() looks at labels put on, not at labels_wanted of loads under way")
 def test_a_load_under_way_that_will_be_labelled_is_not_superseded(store: Store) -> None:
     hosted(store, Phase.LOADING, labels=("stable",))
     assert store.superseded(hosted(store, labels=("canary",))) == []

@@ -167,6 +167,10 @@ class Hosting(RuleBasedStateMachine):
         else:
             assert existing is not None
             assert version is existing.version
+            if existing.phase is Phase.AVAILABLE:
+                self.labels.setdefault((scope, model), {}).update(dict.fromkeys(load.labels, chosen))
+            else:
+                existing.labels = tuple(dict.fromkeys((*existing.labels, *load.labels)))
         if with_id:
             self.requests.append((load, version))
 
@@ -207,7 +211,7 @@ class Hosting(RuleBasedStateMachine):
         superseded = [] if self.hosted[address].keep_older else [
             (scope, model, n)
             for n, e in sorted(self.of(scope, model).items(), reverse=True)
-            if n < number and n not in labelled and e.phase not in GOING
+            if n < number and n not in labelled and e.phase not in GOING and not (e.labels and e.phase in WANTED)
         ]  # fmt: skip
         found = self.store.superseded(self.hosted[address].version)
         assert found == [self.hosted[older].version for older in superseded]
@@ -378,7 +382,9 @@ class Hosting(RuleBasedStateMachine):
             assert event.revision == event.version.revision == self.checked
             key, phase = event.version.key, event.version.phase
             if key in self.last_phase:
-                assert phase in TRANSITIONS[self.last_phase[key]]
+                # A label put on an AVAILABLE version is news, too.
+                relabelled = phase is self.last_phase[key] is Phase.AVAILABLE
+                assert relabelled or phase in TRANSITIONS[self.last_phase[key]]
             else:
                 assert phase is Phase.WAITING
             self.last_phase[key] = phase

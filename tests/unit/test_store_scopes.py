@@ -57,7 +57,6 @@ def test_a_scope_being_deleted_will_not_do(store: Store) -> None:
         store.create_scope("a", CONFIG, allow_existing=True)
 
 
-@pytest.mark.xfail(strict=True, reason="create_scope blames the configuration of a scope that is being deleted")
 def test_creating_a_scope_being_deleted_says_that_it_is_being_deleted(store: Store) -> None:
     store.create_scope("a", CONFIG)
     store.begin_delete_scope("a", force=False)
@@ -88,7 +87,6 @@ def test_an_unknown_scope_is_not_found_by_any_operation(store: Store) -> None:
             operation()
 
 
-@pytest.mark.xfail(strict=True, reason="Store.scope quotes the name inside the resource: scopes/'x'")
 def test_the_unknown_scope_is_named_as_a_resource(store: Store) -> None:
     with refused(Reason.SCOPE_NOT_FOUND) as caught:
         store.scope("x")

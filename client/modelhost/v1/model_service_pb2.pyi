@@ -74,7 +74,7 @@ class LoadModelRequest(google.protobuf.message.Message):
     """Name of the model: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 128."""
     version: builtins.int
     """Number of the version. When 0: the number of the newest sub-directory, for a source that has such; otherwise one
-    more than the highest number the model has had.
+    more than the highest number that a version of the model has been AVAILABLE or is being loaded under.
     """
     source: builtins.str
     """What to load, as a URI or an absolute path on the server's machine: a SavedModel directory, a directory that
@@ -92,7 +92,7 @@ class LoadModelRequest(google.protobuf.message.Message):
 
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Labels to put on the version once it is AVAILABLE."""
+        """Labels to put on the version once it is AVAILABLE. A repeated load puts them on a version that is."""
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class TensorflowEngine:
         assets = graphs.asset_feeds(meta_graph, request.path)
         roots = [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
         nodes = graphs.reachable(graph, [*roots, *([initialiser] if initialiser else []), *assets])
+        graphs.check_tables(nodes)
         prefix = str(Path(request.path) / "variables" / "variables")
         variables = graphs.variable_nodes(nodes)
         restores: list[graphs.Restore] = []

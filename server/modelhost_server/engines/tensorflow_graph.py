@@ -169,10 +169,17 @@ def _function_names(nodes: Iterable[pb.NodeDef]) -> set[str]:
     for node in nodes:
         names.add(node.op)  # A node may call a function by using its name as the op.
         for attr in node.attr.values():
-            if attr.HasField("func"):
-                names.add(attr.func.name)
-            elif attr.HasField("list"):
-                names.update(function.name for function in attr.list.func)
+            for function in [attr.func] if attr.HasField("func") else attr.list.func:
+                names.update(_named_functions(function))
+    return names
+
+
+def _named_functions(function: pb.NameAttrList) -> set[str]:
+    # A function given to an op may itself be given functions.
+    names = {function.name}
+    for attr in function.attr.values():
+        for inner in [attr.func] if attr.HasField("func") else attr.list.func:
+            names.update(_named_functions(inner))
     return names
 
 
@@ -196,7 +203,7 @@ def reachable_functions(graph: pb.GraphDef, nodes: Iterable[pb.NodeDef]) -> list
 def init_op(meta_graph: pb.MetaGraphDef) -> str | None:
     """The operation that initialises tables and the like, when there is one."""
     signature = meta_graph.signature_def.get("__saved_model_init_op")
-    if signature is not None:
+    if signature is not None and "__saved_model_init_op" in signature.outputs:
         return node_name(signature.outputs["__saved_model_init_op"].name)
     for key in ("saved_model_main_op", "legacy_init_op"):
         if key in meta_graph.collection_def and meta_graph.collection_def[key].node_list.value:
@@ -222,6 +229,21 @@ def _assets(meta_graph: pb.MetaGraphDef) -> Iterable[pb.AssetFileDef]:
         return [pb.AssetFileDef.FromString(Any.FromString(item).value) for item in items]
     except DecodeError:
         raise ModelhostError(Reason.SOURCE_INVALID, "the SavedModel's list of assets is corrupt") from None
+
+
+def check_tables(nodes: Iterable[pb.NodeDef]) -> None:
+    """Refuses what every session would serve wrongly without an error.
+
+    Raises:
+        ModelhostError: SOURCE_UNSUPPORTED for anonymous tables: each run makes new, empty ones.
+    """
+    for node in nodes:
+        if node.op.startswith(("AnonymousMutable", "AnonymousHashTable")):
+            raise ModelhostError(
+                Reason.SOURCE_UNSUPPORTED,
+                f"the model uses an anonymous lookup table ({brief(node.name)}), which is empty in every session; make "
+                "the table without experimental_is_anonymous and save the model again",
+            )
 
 
 def variable_nodes(nodes: Iterable[pb.NodeDef]) -> list[pb.NodeDef]:
@@ -258,17 +280,22 @@ def find_restores(
         if function is None or not function.bound_inputs:
             continue
         data_inputs = [reference for reference in node.input if not reference.startswith("^")]
+        if len(function.bound_inputs) > len(data_inputs):
+            return None
         captures = data_inputs[len(data_inputs) - len(function.bound_inputs) :]
-        for reference, object_id in zip(captures, function.bound_inputs, strict=False):
-            object_of[node_name(reference)] = object_id
-    assigned = {node_name(node.input[0]) for node in nodes if node.op == "AssignVariableOp"}
+        for reference, object_id in zip(captures, function.bound_inputs, strict=True):
+            if object_of.setdefault(node_name(reference), object_id) != object_id:
+                return None
+    initialiser = init_op(meta_graph)
+    initialising = reachable(meta_graph.graph_def, [initialiser]) if initialiser else []
+    assigned = {node_name(node.input[0]) for node in initialising if node.op == "AssignVariableOp"}
     restores = []
     for node in nodes:
         if node.op in ("VariableV2", "Variable"):
             return None
         if node.op != "VarHandleOp":
             # Tables that training may fill are restored by their saver, which only the full loader runs.
-            if node.op.startswith("Mutable"):
+            if node.op.startswith(("Mutable", "Anonymous")):
                 return None
             continue
         if node.name in assigned and node.name not in object_of:

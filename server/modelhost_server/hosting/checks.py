@@ -129,7 +129,7 @@ def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
             Reason.INPUT_MALFORMED, expected,
             f"shape {_short(shape)} of {DTYPE_NAME[tensor.dtype]} is {size} {unit}; got {len(data)}", size, len(data),
         )  # fmt: skip
-    if tensor.dtype == _BOOL and (wrong := bytes(data).translate(None, b"\0\1")):
+    if tensor.dtype == _BOOL and (wrong := bytes(data).translate(None, b"\0\1")):  # type: ignore[arg-type]
         raise _input_error(
             Reason.INPUT_MALFORMED, expected, f"bytes of bool are 0 or 1; got {wrong[0]}", "0 or 1", wrong[0]
         )

@@ -33,7 +33,7 @@ class Host:
     """Everything that is hosted, and the ways to change and use it. All methods are called on the event loop."""
 
     def __init__(self, cache_dir: Path, scope_defaults: ScopeConfig | None = None) -> None:
-        # From the clock, so that a watcher of a server that was started again cannot take a new change for one it knows.
+        # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
         self.store = Store(first_revision=time.time_ns() // 1_000_000)
         self.scope_defaults = scope_defaults or ScopeConfig()
         self._template = WorkerTemplate()

@@ -38,7 +38,7 @@ def _local_path(source: str) -> Path:
         raise ModelhostError(Reason.INVALID_REQUEST, "source: expected a path or URI; got nothing", field="source")
     if "\0" in source or len(source) > 4096:
         raise ModelhostError(
-            Reason.SOURCE_NOT_FOUND, 
+            Reason.SOURCE_NOT_FOUND,
             f"source: expected a path of at most 4096 characters without NUL; got {brief(source)}",
             field="source",
         )  # fmt: skip

@@ -56,7 +56,7 @@ class Arena:
 
     def allocate(self, size: int) -> int | None:
         """The offset of a new page-aligned range, the lowest that fits; None when the arena is full."""
-        size = -(-size // _PAGE) * _PAGE
+        size = max(1, -(-size // _PAGE)) * _PAGE
         with self._lock:
             for i, (offset, room) in enumerate(self._free):
                 if room >= size:

@@ -111,6 +111,8 @@ def _pack_strings(values: Sequence[bytes]) -> bytes:
 
 def _unpack_strings(content: memoryview, count: int) -> list[bytes]:
     lengths = struct.unpack_from(f"<{count}I", content)
+    if 4 * count + sum(lengths) != len(content):
+        raise ValueError("a string tensor's lengths do not add up")
     data, offset, values = bytes(content), 4 * count, []
     for length in lengths:
         values.append(data[offset : offset + length])

@@ -43,6 +43,13 @@ class FrameReader:
 
     def read(self) -> tuple[int, int, memoryview] | None:
         """The next frame's kind, call and body; None when the server has gone."""
+        try:
+            return self._read()
+        except ConnectionError:
+            # What the server went away without reading turns its end of stream into an error.
+            return None
+
+    def _read(self) -> tuple[int, int, memoryview] | None:
         if not self._fill(HEADER.size):
             return None
         length, kind, call = HEADER.unpack_from(self._buffer, self._start)

@@ -46,7 +46,7 @@ def _decode(token: str, listing: str) -> tuple[str, ...]:
         items = json.loads(base64.urlsafe_b64decode(token.encode()))
         if items[0] == listing and all(isinstance(item, str) for item in items):
             return tuple(items[1:])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         pass
     raise ModelhostError(
         Reason.INVALID_PAGE_TOKEN,

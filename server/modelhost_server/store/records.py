@@ -117,6 +117,7 @@ class Version:
 
     def release(self) -> None:
         """Gives a handle back."""
+        assert self.handles > 0, "a handle is given back once"
         self.handles -= 1
         if self.handles == 0 and self.on_idle is not None:
             self.on_idle()

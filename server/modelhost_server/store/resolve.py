@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ..errors import ModelhostError, Reason, brief
 from .names import check_label, check_name, model_resource
-from .phases import Phase
+from .phases import WANTED, Phase
 from .records import Model, Scope, Version
+
+# A message names at most this many of what there is.
+_NAMED = 20
 
 
 def find_model(scope: Scope, name: str) -> Model:
@@ -35,7 +38,7 @@ def find_version(model: Model, number: int, label: str) -> Version:
     if label:
         check_label(label)
         if label not in model.labels:
-            there = ", ".join(sorted(model.labels)) or "none"
+            there = ", ".join(sorted(model.labels)[:_NAMED]) or "none"
             raise ModelhostError(
                 Reason.LABEL_NOT_FOUND, f"{resource} has no label {brief(label)}; it has: {there}", resource=resource
             )
@@ -46,7 +49,7 @@ def find_version(model: Model, number: int, label: str) -> Version:
         )
     version = model.versions.get(number)
     if version is None:
-        there = ", ".join(str(n) for n in sorted(model.versions)[:20])
+        there = ", ".join(str(n) for n in sorted(model.versions)[:_NAMED])
         raise ModelhostError(
             Reason.VERSION_NOT_FOUND, f"{resource} has no version {number}; it has: {there}", resource=resource
         )
@@ -57,3 +60,9 @@ def served_version(model: Model) -> Version | None:
     """The version that predictions get which name none: the highest AVAILABLE one."""
     available = [v for v in model.versions.values() if v.phase is Phase.AVAILABLE]
     return max(available, key=lambda v: v.number, default=None)
+
+
+def next_to_serve(model: Model) -> Version:
+    """The version of a model without an AVAILABLE one that says best why: the newest one on its way to be served."""
+    newest = model.newest_first()
+    return next((version for version in newest if version.phase in WANTED), newest[0])

@@ -6,16 +6,16 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import ModelhostError, Reason, brief
 from .events import DEFAULT_CAPACITY, Event, EventLog
-from .names import DEFAULT_SCOPE, check_label, check_name, scope_resource, version_resource
+from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource, version_resource
 from .pages import page
 from .phases import WANTED, Phase, check_transition
 from .records import Loaded, LoadOptions, Model, Progress, Scope, ScopeConfig, Version
 from .requests import RequestMemory
-from .resolve import find_model, find_version, served_version
+from .resolve import find_model, find_version, next_to_serve, served_version
 
 _MAX_VERSION = 2**63 - 1
 
@@ -77,6 +77,8 @@ class Store:
             if allow_existing and existing.config == config and not existing.deleting:
                 return existing, False
             how = "with another configuration" if allow_existing else "already"
+            if existing.deleting:
+                how = "and is being deleted"
             raise ModelhostError(
                 Reason.SCOPE_ALREADY_EXISTS, f"scope {brief(name)} exists {how}", resource=scope_resource(name)
             )
@@ -94,7 +96,7 @@ class Store:
             raise ModelhostError(
                 Reason.SCOPE_NOT_FOUND,
                 f"there is no scope {brief(name)}; create it first (modelhost scope create)",
-                resource=scope_resource(brief(name)),
+                resource=scope_resource(name[:MAX_LENGTH]),
             )
         return scope
 
@@ -150,10 +152,11 @@ class Store:
         check_name("model", request.model)
         for label in request.labels:
             check_label(label)
-        if not 0 <= request.version <= _MAX_VERSION:
+        asked = request.version or request.found_version
+        if not 0 <= asked <= _MAX_VERSION:
             raise ModelhostError(
                 Reason.INVALID_REQUEST,
-                f"version: expected 0 (the next number) to {_MAX_VERSION}; got {request.version}",
+                f"version: expected 0 (the next number) to {_MAX_VERSION}; got {asked}",
                 field="version",
             )
         remembered = self._loads.recall(request.request_id, request)
@@ -162,10 +165,11 @@ class Store:
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
         model = scope.models.get(request.model)
-        number = request.version or request.found_version or self._next_number(scope, request.model)
+        number = asked or self._next_number(scope, request.model)
         existing = model.versions.get(number) if model else None
         if existing is not None and existing.phase is not Phase.FAILED:
             self._check_same(existing, request)
+            self._add_labels(existing, request.labels)
             self._loads.remember(request.request_id, request, existing)
             return existing, False
         if model is None:
@@ -178,6 +182,15 @@ class Store:
         self._loads.remember(request.request_id, request, version)
         self._changed(version)
         return version, True
+
+    def _add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
+        """Labels of a repeated load: put on at once, or together with those the load under way will put on."""
+        model = self.scope(version.scope).models[version.model]
+        if version.phase is not Phase.AVAILABLE:
+            version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
+        elif any(model.labels.get(label) != version.number for label in labels):
+            model.labels.update(dict.fromkeys(labels, version.number))
+            self._changed(version)
 
     def _next_number(self, scope: Scope, model_name: str) -> int:
         model = scope.models.get(model_name)
@@ -237,7 +250,7 @@ class Store:
             other
             for other in model.newest_first()
             if other.number < version.number and other.number not in labelled
-            and (other.phase in WANTED or other.phase is Phase.FAILED)
+            and ((other.phase in WANTED and not other.labels_wanted) or other.phase is Phase.FAILED)
         ]  # fmt: skip
 
     def transition(self, version: Version, phase: Phase, error: ModelhostError | None = None) -> None:
@@ -291,7 +304,8 @@ class Store:
         version.revision = self.events.revision + 1
         model = self.scope(version.scope).models.get(version.model)
         labels = tuple(sorted(model.labels.items())) if model else ()
-        self.events.append(Event(version.revision, copy.copy(version), labels))
+        then = replace(version, statistics=copy.copy(version.statistics), progress=copy.copy(version.progress))
+        self.events.append(Event(version.revision, then, labels))
 
     # Looking up
 
@@ -320,7 +334,7 @@ class Store:
         found = find_model(self.scope(scope), model)
         chosen = found.serving if not (version or label) else find_version(found, version, label)
         if chosen is None or chosen.phase is not Phase.AVAILABLE:
-            raise not_available(chosen or found.newest_first()[0])
+            raise not_available(chosen or next_to_serve(found))
         chosen.handles += 1
         return chosen
 
