@@ -77,7 +77,7 @@ class _Bytes:
 
 
 def c_api(path: str, shape: tuple[int, ...], intra: int, inter: int = 1) -> Run:
-    """modelhost's engine: sessions of the C library, operations in the caller's own thread."""
+    """The tensorflow engine of modelhost: sessions of the C library, operations in the caller's own thread."""
     model = TensorflowEngine(intra, inter).load(LoadRequest(path), lambda stage, done, total: None)
     position = next(i for i, spec in enumerate(model.signatures) if spec.name == _SIGNATURE)
     sink = _Bytes()

@@ -59,8 +59,8 @@ def main(copies: Annotated[int, typer.Option(help="Models to load.")] = 10) -> N
     report.row("a model: growth of all, with its first use", *growth, "")
     report.row("a model: private memory by its load, as GetModel says", "", sum(own) / copies, "")
     passed = after.pss <= bound
-    first = "never" if taken is None else f"for the first time after {taken:.1f} s"
-    report.note(f"{verdict(passed)}. Within what is allowed {first}.")
+    first = "never" if taken is None else f"{taken:.1f} s after the last unload"
+    report.note(f"{verdict(passed)}. First within what is allowed: {first}.")
     report.finish(
         {
             "before": before._asdict(), "loaded": loaded._asdict(), "after": after._asdict(), "allowed": bound,
@@ -82,8 +82,8 @@ def _pss(pid: int) -> tuple[float, float] | None:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
         return None
-    kilobytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
-    return kilobytes["Pss"] / 1e3 * 1.024, (kilobytes["Pss"] - kilobytes["Pss_File"]) / 1e3 * 1.024
+    megabytes = {name: int(value.split()[0]) * 1024 / 1e6 for name, _, value in (line.partition(":") for line in lines)}
+    return megabytes["Pss"], megabytes["Pss"] - megabytes["Pss_File"]
 
 
 def _settled(pid: int) -> Memory:

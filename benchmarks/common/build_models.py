@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def half_plus_two(path: str) -> None:
-    """y = 0.5 x + 2: next to nothing to compute, so that all the rest shows."""
+    """Answers y = 0.5 x + 2: next to nothing to compute, so that all the rest shows."""
     module = tf.Module()
     module.a, module.b = tf.Variable(0.5, name="a"), tf.Variable(2.0, name="b")
     module.run = tf.function(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -50,6 +49,6 @@ class Server:
 
 
 def modelhost_server() -> Server:
-    """modelhost as it comes, on a free port."""
-    cache = Path(ROOT / ".cache" / "bench-server")
+    """The server as it comes, on a free port."""
+    cache = ROOT / ".cache" / "bench-server"
     return Server("modelhost_server", "--listen", "127.0.0.1:0", "--cache-dir", str(cache))

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from modelhost_server.errors import Reason
 from modelhost_server.store.events import Event, EventLog
+from modelhost_server.store.operations import UnloadRequest
 from modelhost_server.store.phases import Phase
 from modelhost_server.store.records import Loaded, Progress, Version
-from modelhost_server.store.store import Store, UnloadRequest
+from modelhost_server.store.store import Store
 from test_store_phases import WAY, bring, hosted, new_store, refused, request
 
 

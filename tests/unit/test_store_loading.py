@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from modelhost_server.errors import Reason
+from modelhost_server.store.operations import UnloadRequest
 from modelhost_server.store.phases import WANTED, Phase
 from modelhost_server.store.records import Loaded, LoadOptions
-from modelhost_server.store.store import Store, UnloadRequest
+from modelhost_server.store.store import Store
 from test_store_phases import bring, hosted, new_store, refused, request
 
 HIGHEST = 2**63 - 1

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.store.events import Event
+from modelhost_server.store.operations import LoadRequest, UnloadRequest
 from modelhost_server.store.phases import TRANSITIONS, WANTED, Phase
 from modelhost_server.store.records import ScopeConfig, Version
-from modelhost_server.store.store import LoadRequest, UnloadRequest
 from test_store_phases import BROKEN, new_store, refused, request
 
 SCOPES, MODELS, LABELS = ("default", "one", "two"), ("a", "b"), ("canary", "stable")

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.store.names import check_label, check_name, model_resource, scope_resource, version_resource
+from modelhost_server.store.operations import UnloadRequest
 from modelhost_server.store.records import ScopeConfig
-from modelhost_server.store.store import UnloadRequest
 from test_store_phases import hosted, new_store, refused, request
 
 ALLOWED = frozenset(string.ascii_letters + string.digits + "._-")

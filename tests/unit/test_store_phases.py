@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from modelhost_server.errors import ModelhostError, Reason
+from modelhost_server.store.operations import LoadRequest
 from modelhost_server.store.phases import TRANSITIONS, WANTED, IllegalTransitionError, Phase, State
 from modelhost_server.store.records import LoadOptions, ScopeConfig, Version
-from modelhost_server.store.store import LoadRequest, Store
+from modelhost_server.store.store import Store
 
 BROKEN = ModelhostError(Reason.SOURCE_INVALID, "the source is broken")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from modelhost_server.errors import Reason
+from modelhost_server.store.operations import UnloadRequest
 from modelhost_server.store.phases import Phase
 from modelhost_server.store.records import ScopeConfig
-from modelhost_server.store.store import Store, UnloadRequest
+from modelhost_server.store.store import Store
 from test_store_phases import bring, hosted, new_store, refused, request
 
 CONFIG = ScopeConfig(max_queue=5)

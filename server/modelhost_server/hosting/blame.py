@@ -1,9 +1,12 @@
-"""Who is to blame when a worker dies. Pure functions of what was going on."""
+"""Who is to blame when a worker dies, and what is said of it. Pure functions of what was going on."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+
+from ..errors import ModelhostError, Reason
+from ..workers.worker import WorkerEnd
 
 # A version is quarantined when it has this much blame for the last few minutes.
 QUARANTINE_AT = 3.0
@@ -12,6 +15,8 @@ _BACKOFF_FIRST = 0.1
 _BACKOFF_MAX = 10.0
 # A worker that lived this long has its death not counted as one of a series.
 _STABLE_SECONDS = 30.0
+# Lines of a worker's log that the error of a quarantined version quotes.
+_LOG_TAIL = 5
 
 
 @dataclass(slots=True)
@@ -54,3 +59,21 @@ class Blame:
         if self.deaths_in_series <= 1:
             return 0.0
         return min(_BACKOFF_FIRST * 2.0 ** (self.deaths_in_series - 2), _BACKOFF_MAX)
+
+
+def death_error(end: WorkerEnd) -> ModelhostError:
+    """What is said of a version while it is being loaded again."""
+    return ModelhostError(
+        Reason.WORKER_DIED, f"its worker {end.cause}; the version is being loaded again", cause=end.cause
+    )
+
+
+def quarantine_error(end: WorkerEnd) -> ModelhostError:
+    """What is said of a version that kept killing its workers."""
+    tail = " | ".join(end.log[-_LOG_TAIL:])
+    return ModelhostError(
+        Reason.VERSION_FAILED,
+        f"quarantined: it was running or loading each time its worker died (last: {end.cause}). Mend the model, then "
+        f"unload it and load it again.{f' The end of the log: {tail}' if tail else ''}",
+        cause=end.cause,
+    )

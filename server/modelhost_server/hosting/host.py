@@ -12,9 +12,11 @@ from pathlib import Path
 
 from ..errors import ModelhostError, Reason
 from ..store.names import DEFAULT_SCOPE
+from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
 from ..store.records import Scope, ScopeConfig, Version
-from ..store.store import LoadRequest, Store, UnloadRequest, not_available
+from ..store.resolve import not_available
+from ..store.store import Store
 from ..tensors import RawTensor
 from ..workers.template import WorkerTemplate
 from .background import Background

@@ -10,28 +10,23 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 from ..errors import ModelhostError, Reason
-from ..ipc.frames import Kind
 from ..memory import measure
 from ..scheduling.gate import Gate
 from ..store.names import version_resource
 from ..store.phases import WANTED, Phase
-from ..store.records import Loaded, Progress, Scope, ScopeConfig, Version
+from ..store.records import Scope, ScopeConfig, Version
 from ..store.store import Store
-from ..tensors import SignatureSpec, VariableSpec
 from ..workers.template import WorkerTemplate
 from ..workers.worker import Worker, WorkerEnd
 from .background import Background
-from .blame import Blame
+from .blame import Blame, death_error, quarantine_error
 from .conversion import Converter
+from .placement import Placement
 from .replacement import worth_replacing
 
 logger = logging.getLogger(__name__)
-
-# Lines of a worker's log that the error of a quarantined version quotes.
-_LOG_TAIL = 5
 
 
 class WorkerState(Enum):
@@ -61,7 +56,7 @@ class ScopeKeeper:
         self.restarts = 0
         self._store = store
         self._template = template
-        self._converter = converter
+        self._placement = Placement(store, converter)
         self._on_available = on_available
         self._workers: set[Worker] = set()
         self._baseline = 0
@@ -139,9 +134,9 @@ class ScopeKeeper:
             if key in suspects:
                 version.statistics.crash_count += 1
             if version.is_in(Phase.AVAILABLE, Phase.LOADING):
-                self._store.transition(version, Phase.RECOVERING, _death_error(version, end))
+                self._store.transition(version, Phase.RECOVERING, death_error(end))
             if key in guilty and version.is_in(Phase.RECOVERING):
-                self._store.transition(version, Phase.FAILED, _quarantine_error(version, end))
+                self._store.transition(version, Phase.FAILED, quarantine_error(end))
         self._background.run(self._recover())
 
     async def _recover(self) -> None:
@@ -175,7 +170,7 @@ class ScopeKeeper:
             if not version.is_in(Phase.WAITING, Phase.RECOVERING):
                 return
             self._store.transition(version, Phase.LOADING)
-            loaded = version.loaded if version.key in worker.loaded else await self._place(worker, version)
+            loaded = version.loaded if version.key in worker.loaded else await self._placement.place(worker, version)
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
             if version.is_in(Phase.WAITING, Phase.LOADING):
@@ -197,20 +192,6 @@ class ScopeKeeper:
         resource = version_resource(version.scope, version.model, version.number)
         logger.warning("%s failed to load: %s", resource, error.message)
 
-    async def _place(self, worker: Worker, version: Version) -> Loaded:
-        """Loads a version into a worker."""
-
-        def progress(report: dict[str, Any]) -> None:
-            self._store.set_progress(version, Progress(str(report["stage"]).upper(), report["done"], report["total"]))
-
-        if self._converter.is_needed(version.path):
-            progress({"stage": "converting", "done": 0, "total": 0})
-            version.path = await self._converter.convert(version.path)
-        request = {"key": version.key, "path": version.path, "tags": version.options.tags}
-        reply = await worker.link.control(Kind.LOAD, request, progress)
-        worker.loaded.add(version.key)
-        return _loaded(reply)
-
     # Unloading
 
     async def unload(self, version: Version) -> None:
@@ -229,7 +210,7 @@ class ScopeKeeper:
                 continue
             worker.loaded.discard(version.key)
             if drained:
-                private = await self._free(worker, version)
+                private = await self._placement.free(worker, version)
         self._store.transition(version, Phase.UNLOADED)
         if not drained:
             logger.warning(
@@ -265,17 +246,6 @@ class ScopeKeeper:
             return False
         return True
 
-    async def _free(self, worker: Worker, version: Version) -> int:
-        """Frees a version in a worker; the worker's private memory after that, 0 when the worker has gone."""
-        try:
-            reply = await worker.link.control(Kind.UNLOAD, {"key": version.key})
-        except ModelhostError as error:
-            if error.reason is not Reason.WORKER_DIED:
-                logger.error("scope '%s': a worker cannot unload: %s", self.scope.name, error.message)
-                worker.kill()
-            return 0
-        return int(reply["private"])
-
     # Replacing
 
     def end_overrun(self, worker: Worker) -> None:
@@ -298,7 +268,7 @@ class ScopeKeeper:
             try:
                 for version in self.scope.versions():
                     if version.phase is Phase.AVAILABLE:
-                        self._store.set_loaded(version, await self._place(new, version))
+                        self._store.set_loaded(version, await self._placement.place(new, version))
             except ModelhostError as error:
                 logger.error("scope '%s': its worker cannot be replaced: %s", self.scope.name, error.message)
                 await new.stop()
@@ -306,8 +276,7 @@ class ScopeKeeper:
             self.worker, self._baseline, self.worker_state = new, baseline, WorkerState.READY
             for version in self.scope.versions():
                 if version.key in new.loaded and version.phase not in WANTED:
-                    new.loaded.discard(version.key)
-                    await self._free(new, version)
+                    await self._placement.free(new, version)
         retirement = self._background.run(self._retire(old))
         if not old.loaded:
             await asyncio.wait([retirement])
@@ -328,31 +297,3 @@ class ScopeKeeper:
             config.intra_op_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip
             await self.replace()
-
-
-def _loaded(reply: dict[str, Any]) -> Loaded:
-    return Loaded(
-        engine=reply["engine"],
-        loader=reply["loader"],
-        signatures=tuple(SignatureSpec.from_json(signature) for signature in reply["signatures"]),
-        variables=tuple(VariableSpec(name, dtype, tuple(shape)) for name, dtype, shape in reply["variables"]),
-        private_bytes=reply["private_bytes"],
-        variable_bytes=reply["variable_bytes"],
-        load_ns=reply["load_ns"],
-    )
-
-
-def _death_error(version: Version, end: WorkerEnd) -> ModelhostError:
-    return ModelhostError(
-        Reason.WORKER_DIED, f"its worker {end.cause}; the version is being loaded again", cause=end.cause
-    )
-
-
-def _quarantine_error(version: Version, end: WorkerEnd) -> ModelhostError:
-    tail = " | ".join(end.log[-_LOG_TAIL:])
-    return ModelhostError(
-        Reason.VERSION_FAILED,
-        f"quarantined: it was running or loading each time its worker died (last: {end.cause}). Mend the model, then "
-        f"unload it and load it again.{f' The end of the log: {tail}' if tail else ''}",
-        cause=end.cause,
-    )

@@ -9,9 +9,9 @@ from modelhost.v1 import model_service_pb2 as pb
 
 from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
+from ..store.operations import LoadRequest, UnloadRequest
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version
-from ..store.store import LoadRequest, UnloadRequest
 from .call import Call
 from .messages import BASIC, FULL, model_message, version_message
 from .model_streams import load_many, watch

@@ -1,9 +1,9 @@
-"""From names to models and versions."""
+"""From names to models and versions, and why one does not answer."""
 
 from __future__ import annotations
 
 from ..errors import ModelhostError, Reason, brief
-from .names import check_label, check_name, model_resource
+from .names import check_label, check_name, model_resource, version_resource
 from .phases import WANTED, Phase
 from .records import Model, Scope, Version
 
@@ -66,3 +66,23 @@ def next_to_serve(model: Model) -> Version:
     """The version of a model without an AVAILABLE one that says best why: the newest one on its way to be served."""
     newest = model.newest_first()
     return next((version for version in newest if version.phase in WANTED), newest[0])
+
+
+def not_available(version: Version) -> ModelhostError:
+    """Why a version does not answer predictions."""
+    resource = version_resource(version.scope, version.model, version.number)
+    match version.phase:
+        case Phase.FAILED:
+            why = version.error.message if version.error else "unknown"
+            return ModelhostError(Reason.VERSION_FAILED, f"{resource} is FAILED: {why}", resource=resource)
+        case Phase.RECOVERING:
+            why = "its worker died and it is being loaded again"
+            return ModelhostError(
+                Reason.VERSION_LOADING, f"{resource} is not available: {why}", resource=resource, retry_after=1.0
+            )
+        case Phase.WAITING | Phase.LOADING:
+            return ModelhostError(
+                Reason.VERSION_LOADING, f"{resource} is still loading", resource=resource, retry_after=1.0
+            )
+        case _:
+            return ModelhostError(Reason.VERSION_UNLOADING, f"{resource} is being unloaded", resource=resource)

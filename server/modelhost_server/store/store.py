@@ -6,50 +6,19 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ..errors import ModelhostError, Reason, brief
 from .events import DEFAULT_CAPACITY, Event, EventLog
 from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource, version_resource
+from .operations import LoadRequest, UnloadRequest
 from .pages import page
 from .phases import WANTED, Phase, check_transition
-from .records import Loaded, LoadOptions, Model, Progress, Scope, ScopeConfig, Version
+from .records import Loaded, Model, Progress, Scope, ScopeConfig, Version
 from .requests import RequestMemory
-from .resolve import find_model, find_version, next_to_serve, served_version
+from .resolve import find_model, find_version, next_to_serve, not_available, served_version
 
 _MAX_VERSION = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """A load as asked for, and what its source was found to be.
-
-    `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
-    number. What was found does not count when requests are compared.
-    """
-
-    scope: str
-    model: str
-    version: int
-    source: str
-    options: LoadOptions
-    labels: tuple[str, ...] = ()
-    keep_older: bool = False
-    request_id: str = ""
-    path: str = field(default="", compare=False)
-    found_version: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class UnloadRequest:
-    """An unload as asked for: one version by number or label, or all of them."""
-
-    scope: str
-    model: str
-    version: int = 0
-    label: str = ""
-    all_versions: bool = False
-    request_id: str = ""
 
 
 class Store:
@@ -337,23 +306,3 @@ class Store:
             raise not_available(chosen or next_to_serve(found))
         chosen.handles += 1
         return chosen
-
-
-def not_available(version: Version) -> ModelhostError:
-    """Why a version does not answer predictions."""
-    resource = version_resource(version.scope, version.model, version.number)
-    match version.phase:
-        case Phase.FAILED:
-            why = version.error.message if version.error else "unknown"
-            return ModelhostError(Reason.VERSION_FAILED, f"{resource} is FAILED: {why}", resource=resource)
-        case Phase.RECOVERING:
-            why = "its worker died and it is being loaded again"
-            return ModelhostError(
-                Reason.VERSION_LOADING, f"{resource} is not available: {why}", resource=resource, retry_after=1.0
-            )
-        case Phase.WAITING | Phase.LOADING:
-            return ModelhostError(
-                Reason.VERSION_LOADING, f"{resource} is still loading", resource=resource, retry_after=1.0
-            )
-        case _:
-            return ModelhostError(Reason.VERSION_UNLOADING, f"{resource} is being unloaded", resource=resource)

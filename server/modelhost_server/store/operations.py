@@ -1,0 +1,39 @@
+"""What callers ask of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .records import LoadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """A load as asked for, and what its source was found to be.
+
+    `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
+    number. What was found does not count when requests are compared.
+    """
+
+    scope: str
+    model: str
+    version: int
+    source: str
+    options: LoadOptions
+    labels: tuple[str, ...] = ()
+    keep_older: bool = False
+    request_id: str = ""
+    path: str = field(default="", compare=False)
+    found_version: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequest:
+    """An unload as asked for: one version by number or label, or all of them."""
+
+    scope: str
+    model: str
+    version: int = 0
+    label: str = ""
+    all_versions: bool = False
+    request_id: str = ""
