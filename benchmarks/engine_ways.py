@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from modelhost_server.engines.base import LoadRequest
 from modelhost_server.engines.tensorflow import TensorflowEngine
 from modelhost_server.tensors import RawTensor

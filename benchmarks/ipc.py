@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import grpc.aio
 import numpy as np
 import typer
-
 from modelhost_server.ipc import frames
 from modelhost_server.ipc.arena import LARGE_BYTES, Arena, create_arena_fd
 from modelhost_server.tensors import RawTensor

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 
 import grpc.aio
-
 from modelhost_server.engines.base import OutputSink
 from modelhost_server.ipc import frames
 from modelhost_server.ipc.arena import Arena

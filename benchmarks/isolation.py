@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import modelhost
+import typer
 
 from .common.load import Load
 from .common.models import MOBILENET, RESNET, TINY, model_path, predict_request

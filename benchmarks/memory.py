@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import modelhost
 import psutil
 import typer
-
-import modelhost
 
 from .common.models import INPUT, RESNET, input_array, model_path
 from .common.report import Report, console, verdict

@@ -12,10 +12,9 @@ from statistics import median
 from typing import Annotated, Any
 
 import grpc
+import modelhost
 import numpy as np
 import typer
-
-import modelhost
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceStub
 

@@ -13,7 +13,6 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import tensorflow as tf
-
 from modelhost.v1.prediction_service_pb2 import PredictRequest, PredictResponse
 from modelhost.v1.prediction_service_pb2_grpc import (
     PredictionServiceServicer,

@@ -20,14 +20,13 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import modelhost
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-
-import modelhost
 
 CACHE = Path(__file__).parent.parent / ".cache"
 PACKAGE = "basic-pitch==0.4.0"

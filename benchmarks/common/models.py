@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 from modelhost.v1.tensor_pb2 import DATA_TYPE_FLOAT32, Tensor
 

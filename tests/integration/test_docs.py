@@ -94,8 +94,9 @@ def test_the_examples_of_a_page_run(page, fresh, models, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     printed = result.stdout.split(f"{SEPARATOR}\n")
-    for want, got in zip(wanted, printed, strict=False):
-        assert want is None or got == want
+    assert [got for want, got in zip(wanted, printed, strict=False) if want is not None] == [
+        want for want in wanted if want is not None
+    ]
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)

@@ -1,0 +1,115 @@
+"""The SDK against the real server."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from support.server import ServerProcess
+
+import modelhost
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with modelhost.Client(server.address) as client:
+        yield client
+
+
+def test_everything_a_service_does_with_a_model(client, scope, models):
+    name = f"{scope}/half"
+    seen = []
+    version = client.load(name, str(models / "half_plus_two"), labels=["stable"], on_progress=seen.append)
+    assert (version.version, version.state) == (1, "AVAILABLE")
+    assert seen, "a load tells its progress"
+    assert client.predict(name, [2.0])["y"].tolist() == [3.0]
+    assert client.predict(f"{name}@stable", {"x": np.float32([4])})["y"].tolist() == [4.0]
+    assert client.predict(f"{name}@1", {"x": np.float32([4])}).version == 1
+    info = client.model(name, variables=True)
+    assert [v.name for v in info.versions[0].variables] == ["a", "b"]
+    assert [m.model for m in client.models(scope)] == ["half"]
+    assert client.scope(scope).memory.pss_bytes > 0
+    client.unload(name)
+    with pytest.raises(modelhost.NotFoundError) as caught:
+        client.predict(name, {"x": np.float32([4])})
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+    client.unload(name, missing_ok=True)
+
+
+def test_a_model_that_changed_is_learnt_again(client, scope, models):
+    client.load(f"{scope}/m", str(models / "half_plus_two"))
+    assert client.predict(f"{scope}/m", [2.0])["y"].tolist() == [3.0]
+    client.load(f"{scope}/m", str(models / "slow"))
+    assert client.predict(f"{scope}/m", 7)["steps"] == 7
+
+
+def test_wrong_inputs_are_told_before_they_are_sent(client, scope, models):
+    client.load(f"{scope}/half", str(models / "half_plus_two"))
+    client.predict(f"{scope}/half", [1.0])
+    with pytest.raises(modelhost.InvalidInputError, match="float32"):
+        client.predict(f"{scope}/half", np.float64([1]))
+    with pytest.raises(ValueError, match="shape"):
+        client.predict(f"{scope}/half", np.float32([[1]]))
+
+
+def test_a_stream_of_predictions(client, scope, models):
+    client.load(f"{scope}/half", str(models / "half_plus_two"))
+    items = ((f"{scope}/half", [float(i)]) for i in range(500))
+    results = {r.index: r.unwrap()["y"][0] for r in client.predict_stream(items, in_flight=32)}
+    assert results == {i: i / 2 + 2 for i in range(500)}
+
+
+def test_threads_may_share_a_client(client, scope, models):
+    client.load(f"{scope}/half", str(models / "half_plus_two"))
+    wrong = []
+
+    def ask(i):
+        for _ in range(50):
+            if client.predict(f"{scope}/half", [float(i)])["y"][0] != i / 2 + 2:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+async def test_the_same_with_asyncio(server, scope, models):
+    async with modelhost.AsyncClient(server.address) as client:
+        await client.load(f"{scope}/half", str(models / "half_plus_two"))
+        assert (await client.predict(f"{scope}/half", [2.0]))["y"].tolist() == [3.0]
+        items = [(f"{scope}/half", [float(i)]) for i in range(100)]
+        results = {r.index: r.unwrap()["y"][0] async for r in client.predict_stream(items)}
+        assert results == {i: i / 2 + 2 for i in range(100)}
+        watched = [event.type async for event in _first(client.watch(scope), 2)]
+        assert watched == ["EXISTING", "SYNCED"]
+        await client.unload(f"{scope}/half")
+
+
+async def _first(events, count):
+    try:
+        for _ in range(count):
+            yield await anext(events)
+    finally:
+        await events.aclose()
+
+
+def test_a_watch_outlives_a_restart_of_the_server(models, tmp_path):
+    address = f"unix:{tmp_path / 'server'}"
+    with ServerProcess(listen=(address,)), modelhost.Client(address) as client:
+        client.load("old", str(models / "half_plus_two"))
+        events = client.watch()
+        assert [next(events).type for _ in range(2)] == ["EXISTING", "SYNCED"]
+    client = modelhost.Client(address)
+    with ServerProcess(listen=(address,)), client:
+        client.load("new", str(models / "half_plus_two"))
+
+
+def test_nobody_answers(tmp_path):
+    with (
+        modelhost.Client(f"unix:{tmp_path / 'nobody'}", timeout=2) as client,
+        pytest.raises(modelhost.UnreachableError, match="modelhost serve"),
+    ):
+        list(itertools.islice(client.models(), 1))
