@@ -55,19 +55,19 @@ generate: $(STAMP)  ## Generate the code of protos/ and the synchronous client.
 bench: bench-overhead bench-isolation bench-memory bench-ipc bench-engine  ## Run all benchmarks.
 
 bench-overhead: $(STAMP)  ## Throughput and latency beside a plain grpc.aio server and a direct call.
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.overhead
 
 bench-isolation: $(STAMP)  ## Latency of one scope while another one loads.
-	$(BIN)/python benchmarks/isolation.py
+	$(BIN)/python -m benchmarks.isolation
 
 bench-memory: $(STAMP)  ## Memory before, with, and after ten ResNet50s.
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python -m benchmarks.memory
 
 bench-ipc: $(STAMP)  ## Ways to carry tensors between server and worker.
-	$(BIN)/python benchmarks/ipc.py
+	$(BIN)/python -m benchmarks.ipc
 
 bench-engine: $(STAMP)  ## Ways to call TensorFlow.
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python -m benchmarks.engine
 
 clean:  ## Remove everything that can be made again.
 	rm -rf $(VENV) .tools .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

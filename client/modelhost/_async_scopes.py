@@ -121,7 +121,8 @@ class AsyncScopes(AsyncConnection):
 
         Raises:
             NotFoundError: there is no such scope.
-            FailedPreconditionError: it holds models, or it is the scope "default".
+            FailedPreconditionError: it holds models.
+            InvalidRequestError: it is the scope "default".
         """
         request = scope_service_pb2.DeleteScopeRequest(
             scope=check_name("scope", scope), force=force, allow_missing=missing_ok

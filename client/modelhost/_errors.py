@@ -265,6 +265,12 @@ def _from_transport(code: str, message: str, target: str) -> ModelhostError:
             return UnreachableError(f"the connection to {target} failed: {message}")
         case "DEADLINE_EXCEEDED":
             return DeadlineExceededError(f"no answer from {target} within the timeout", reason="DEADLINE_EXCEEDED")
+        case "RESOURCE_EXHAUSTED" if "larger than max" in message:
+            return InvalidRequestError(
+                f"the message is too large ({message}); let the server take larger ones with "
+                "`modelhost serve --max-receive-bytes`, or the client with max_message_bytes",
+                code=code,
+            )
         case "UNIMPLEMENTED":
             return UnsupportedError(f"the server at {target} does not offer this: {message}")
         case _:

@@ -9,13 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from support.predict import (
-    STRING, Failure, array, assert_serves, error_of, load, new_scope, predict, request, stream_error_of, tensor,
-)  # fmt: skip
-from support.server import Stubs
-
 from modelhost.v1 import prediction_service_pb2 as pb
 from modelhost.v1 import tensor_pb2
+from support.predict import (
+    STRING,
+    Failure,
+    array,
+    assert_serves,
+    error_of,
+    load,
+    new_scope,
+    predict,
+    request,
+    stream_error_of,
+    tensor,
+)  # fmt: skip
+from support.server import Stubs
 
 FLOAT32, FLOAT64, BOOL = tensor_pb2.DATA_TYPE_FLOAT32, tensor_pb2.DATA_TYPE_FLOAT64, tensor_pb2.DATA_TYPE_BOOL
 # Statuses travel in HTTP headers, of which gRPC takes 8 kB; a message is in there three times.
@@ -91,25 +100,39 @@ CASES = {
         "NOT_FOUND", "SIGNATURE_NOT_FOUND", ("serving_default", "bfloat16", "float32"), model="dtypes"
     ),
     "an unknown signature of very many": Bad(
-        "NOT_FOUND", "SIGNATURE_NOT_FOUND", ("serving_default", "signature_with_a_rather_long_name_000", "300"),
+        "NOT_FOUND",
+        "SIGNATURE_NOT_FOUND",
+        ("serving_default", "signature_with_a_rather_long_name_000", "300"),
         model="many_signatures",
     ),
     "an unknown output": Bad(
         "INVALID_ARGUMENT", "OUTPUT_UNKNOWN", ("'z'", "it has: y"), fields={"output_filter": ["y", "z"]}
     ),
     "an unknown output of very many": Bad(
-        "INVALID_ARGUMENT", "OUTPUT_UNKNOWN", ("'z'", "feature_with_a_rather_long_name_000", "400"), model="wide",
-        inputs={f"feature_with_a_rather_long_name_{i:03d}": X for i in range(400)}, fields={"output_filter": ["z"]},
+        "INVALID_ARGUMENT",
+        "OUTPUT_UNKNOWN",
+        ("'z'", "feature_with_a_rather_long_name_000", "400"),
+        model="wide",
+        inputs={f"feature_with_a_rather_long_name_{i:03d}": X for i in range(400)},
+        fields={"output_filter": ["z"]},
     ),
     "no inputs": inputs("INPUT_MISSING", "'x'", "float32 [?]", "got: none"),
     "a misnamed input": inputs("INPUT_MISSING", "'x'", "float32 [?]", "got: 'X'", X=X),
     "an extra input": inputs("INPUT_UNKNOWN", "'z'", "it has: x", x=X, z=X),
     "an input of very many missing": inputs(
-        "INPUT_MISSING", "'feature_with_a_rather_long_name_399'", "float32 [?]", model="wide",
+        "INPUT_MISSING",
+        "'feature_with_a_rather_long_name_399'",
+        "float32 [?]",
+        model="wide",
         **{f"feature_with_a_rather_long_name_{i:03d}": X for i in range(399)},
     ),
     "an extra input of very many": inputs(
-        "INPUT_UNKNOWN", "'z'", "feature_with_a_rather_long_name_000", "400", model="wide", z=X,
+        "INPUT_UNKNOWN",
+        "'z'",
+        "feature_with_a_rather_long_name_000",
+        "400",
+        model="wide",
+        z=X,
         **{f"feature_with_a_rather_long_name_{i:03d}": X for i in range(400)},
     ),
     "another float": inputs("INPUT_DTYPE_MISMATCH", "'x'", "float32", "float64", x=tensor(np.float64([1]))),
@@ -131,13 +154,18 @@ CASES = {
     "no content": inputs("INPUT_MALFORMED", "8 bytes", "got 0", x=t(2)),
     "content for an empty tensor": inputs("INPUT_MALFORMED", "0 bytes", "got 8", x=t(0, raw=X.raw)),
     "a string too few": inputs(
-        "INPUT_MALFORMED", "[3] of string", "3 elements", "got 2", model="identity", signature="strings",
+        "INPUT_MALFORMED",
+        "[3] of string",
+        "3 elements",
+        "got 2",
+        model="identity",
+        signature="strings",
         x=t(3, dtype=STRING, strings=strings(b"a", b"b")),
     ),
     "a negative extent": inputs("INPUT_MALFORMED", "negative", "[-1]", x=t(-1)),
     "two negative extents": shaped("INPUT_MALFORMED", "unknown", [-2, -1], "negative", "[-2, -1]", raw=bytes(8)),
     "a negative extent of an empty tensor": shaped("INPUT_MALFORMED", "unknown", [0, -1], "negative", "[0, -1]"),
-    "the least extent": inputs("INPUT_MALFORMED", "negative", f"{-2**63}", x=t(-(2**63))),
+    "the least extent": inputs("INPUT_MALFORMED", "negative", f"{-(2**63)}", x=t(-(2**63))),
     "an extent that overflows": inputs("INPUT_MALFORMED", f"[{2**63 - 1}]", "got 8", x=t(2**63 - 1, raw=X.raw)),
     "extents that overflow": shaped("INPUT_MALFORMED", "unknown", [HUGE, HUGE], "too large", f"[{HUGE}, {HUGE}]"),
     "extents that overflow to nothing": shaped("INPUT_MALFORMED", "unknown", [2**32, 2**32], "too large"),
@@ -153,7 +181,9 @@ CASES = {
         "INPUT_MALFORMED", "'x'", "0 or 1", "got 2", model="dtypes", signature="bool", x=t(3, dtype=BOOL, raw=b"\0\1\2")
     ),
     "shared memory": Bad(
-        "UNIMPLEMENTED", "UNSUPPORTED", ("'x'", "shared memory", "`raw`"),
+        "UNIMPLEMENTED",
+        "UNSUPPORTED",
+        ("'x'", "shared memory", "`raw`"),
         inputs={"x": t(2, shared_memory=tensor_pb2.SharedMemoryReference(region="r", byte_size=8))},
     ),
     "an assertion of the model's": inputs(
@@ -172,10 +202,13 @@ CASES = {
         "MODEL_REJECTED_INPUT", "division by zero", model="refusing", signature="divide", x=tensor(np.int32([0]))
     ),
     "an error of the model's own": Bad(
-        "FAILED_PRECONDITION", "MODEL_EXECUTION_FAILED", ("the model failed", "No such file"), "refusing",
+        "FAILED_PRECONDITION",
+        "MODEL_EXECUTION_FAILED",
+        ("the model failed", "No such file"),
+        "refusing",
         fields={"signature": "file"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bad", CASES.values(), ids=CASES)

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from support.predict import Failure, assert_serves, error_of, load, new_scope
-from support.server import Stubs
-
 from modelhost.v1 import error_pb2, model_pb2, scope_pb2, scope_service_pb2
 from modelhost.v1 import model_service_pb2 as pb
+from support.predict import Failure, assert_serves, error_of, load, new_scope
+from support.server import Stubs
 
 _ids = itertools.count(1)
 
@@ -94,8 +93,8 @@ TOKENS = {
     "another list's": token(["scopes", "a"]),
     "numbers": token(["models/bad-request-1", 1, 2]),
     "10 kB": "A" * 10_000,
+    "100 kB of brackets": base64.urlsafe_b64encode(b"[" * 100_000).decode(),
 }
-DEEP = base64.urlsafe_b64encode(b"[" * 100_000).decode()
 CASES = {
     **{f"a page token that is {name}": bad_token(List(page_token=value)) for name, value in TOKENS.items()},
     "a page token of scopes that is text": bad_token(scope_service_pb2.ListScopesRequest(page_token="page two")),
@@ -136,7 +135,9 @@ CASES = {
         scope_service_pb2.CreateScopeRequest(
             scope="default", allow_existing=True, config=scope_pb2.ScopeConfig(max_queue=7)
         ),
-        "ALREADY_EXISTS", "SCOPE_ALREADY_EXISTS", ("'default'", "another configuration"),
+        "ALREADY_EXISTS",
+        "SCOPE_ALREADY_EXISTS",
+        ("'default'", "another configuration"),
     ),
     "the default scope to delete": invalid(
         scope_service_pb2.DeleteScopeRequest(scope="default", force=True), "scope", "'default'", "cannot be deleted"
@@ -157,26 +158,33 @@ CASES = {
         for value in (-1, 2**31 - 1)
     },
     **{
-        f"{what} as {name}": invalid(update(name, **{name: value}), f"config.{name}", "0 to 3600 s")
+        f"{what} as {name}": invalid(update(name, **{name: value}), f"config.{name}", "0 (the default) to 3600 s")
         for name in ("drain_timeout", "overrun_grace")
         for what, value in {
-            "-1 s": Duration(seconds=-1), "a year": Duration(seconds=31_536_000), "-1 ns": Duration(nanos=-1),
+            "-1 s": Duration(seconds=-1),
+            "a year": Duration(seconds=31_536_000),
+            "-1 ns": Duration(nanos=-1),
             "the longest time": Duration(seconds=2**63 - 1, nanos=2**31 - 1),
         }.items()
     },
-    "a memory limit": unsupported(update("memory_limit_bytes", memory_limit_bytes=1), "config.memory_limit_bytes", "memory"),
+    "a memory limit": unsupported(
+        update("memory_limit_bytes", memory_limit_bytes=1), "config.memory_limit_bytes", "memory"
+    ),
     "a negative memory limit": unsupported(
         update("memory_limit_bytes", memory_limit_bytes=-1), "config.memory_limit_bytes", "memory"
     ),
     "three replicas": unsupported(update("replicas", replicas=3), "config.replicas", "one worker"),
     **{
         f"the revision {number}": Bad(
-            pb.WatchModelsRequest(from_revision=number), "OUT_OF_RANGE", "REVISION_COMPACTED",
-            ("from_revision", str(number), "watch from 0"), "from_revision",
+            pb.WatchModelsRequest(from_revision=number),
+            "OUT_OF_RANGE",
+            "REVISION_COMPACTED",
+            ("from_revision", str(number), "watch from 0"),
+            "from_revision",
         )
         for number in (2**62, 1, -1)
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bad", CASES.values(), ids=CASES)
@@ -198,17 +206,21 @@ def test_a_bad_request_is_refused(models, stubs, scope, bad):
         assert failure.fields == (bad.field,)
 
 
-@pytest.mark.parametrize("value", [DEEP], ids=["100 kB of brackets"])
-@pytest.mark.xfail(strict=True, reason="store.pages lets json's RecursionError pass")
-def test_a_page_token_of_great_depth_is_refused(stubs, scope, value):
-    assert error_of(lambda: call(stubs, List(scope=scope, page_token=value))).reason == "INVALID_PAGE_TOKEN"
-
-
 NAMES = {
-    "a slash": "a/b", "dots": "..", "a dot first": ".a", "NUL": "a\0b", "a line break": "a\n", "a space": "a b",
-    "not ASCII": "\u00fcn\u00ef", "digits that are not ASCII": "\u0663", "129 characters": "n" * 129, "10 kB": "n" * 10_000,
-    "an @": "a@1", "a percent sign": "%2e%2e", "nothing": "",
-}  # fmt: skip
+    "a slash": "a/b",
+    "dots": "..",
+    "a dot first": ".a",
+    "NUL": "a\0b",
+    "a line break": "a\n",
+    "a space": "a b",
+    "not ASCII": "\u00fcn\u00ef",
+    "digits that are not ASCII": "\u0663",
+    "129 characters": "n" * 129,
+    "10 kB": "n" * 10_000,
+    "an @": "a@1",
+    "a percent sign": "%2e%2e",
+    "nothing": "",
+}
 NAMED = {
     "CreateScope": lambda name: scope_service_pb2.CreateScopeRequest(scope=name),
     "LoadModel": lambda name: Load(model=name, source="{half}"),
@@ -244,7 +256,9 @@ ODD_SCOPES = {what: name for what, name in NAMES.items() if name}
 
 
 @pytest.mark.parametrize("name", ODD_SCOPES.values(), ids=ODD_SCOPES)
-@pytest.mark.parametrize("rpc", ["GetScope", "UpdateScope", "DeleteScope", "ListModels", "LoadModel", "GetModel", "UnloadModel"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rpc", ["GetScope", "UpdateScope", "DeleteScope", "ListModels", "LoadModel", "GetModel", "UnloadModel"]
+)
 def test_a_scope_of_an_odd_name_is_not_found(stubs, scope, rpc, name):
     message = {
         "GetScope": scope_service_pb2.GetScopeRequest(),
@@ -270,7 +284,12 @@ def test_a_request_id_is_good_for_one_load_only(models, stubs, scope):
     name, one = fresh("model"), fresh("id")
     for _ in range(2):
         assert load(stubs, scope, models / "half_plus_two", name, request_id=one).version == 1
-    for change in ({"source": models / "half_plus_three"}, {"model": fresh("model")}, {"version": 7}, {"labels": ["x"]}):
+    for change in (
+        {"source": models / "half_plus_three"},
+        {"model": fresh("model")},
+        {"version": 7},
+        {"labels": ["x"]},
+    ):
         fields = {"source": models / "half_plus_two", "model": name, "request_id": one, **change}
         failure = error_of(lambda fields=fields: load(stubs, scope, **fields))
         assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
@@ -354,5 +373,7 @@ def test_no_loads_at_all_are_done_at_once(stubs, scope):
 
 
 def test_a_watch_of_a_scope_that_is_not_there_is_refused(stubs, scope):
-    failure: Failure = error_of(lambda: list(stubs.models.WatchModels(pb.WatchModelsRequest(scope="nowhere"), timeout=10)))
+    failure: Failure = error_of(
+        lambda: list(stubs.models.WatchModels(pb.WatchModelsRequest(scope="nowhere"), timeout=10))
+    )
     assert (failure.code, failure.reason) == ("NOT_FOUND", "SCOPE_NOT_FOUND")

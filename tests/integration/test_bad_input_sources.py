@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support.predict import assert_serves, error_of, load, new_scope, predict, request
-from support.server import Stubs
-
 from modelhost.v1 import model_pb2, model_service_pb2
 from modelhost_server.compat import saved_model_pb2
+from support.predict import assert_serves, error_of, load, new_scope, predict, request
+from support.server import Stubs
 
 LONGEST_MESSAGE = 1200
 _names = itertools.count(1)
@@ -132,7 +131,9 @@ def keras_of_another_class(models: Path, place: Path) -> Path:
         for item in source.namelist():
             data = source.read(item)
             if item == "config.json":
-                data = b'{"module": "os", "class_name": "system", "config": {"command": "true"}, "registered_name": null}'
+                data = (
+                    b'{"module": "os", "class_name": "system", "config": {"command": "true"}, "registered_name": null}'
+                )
             target.writestr(item, data)
     return place / "evil.keras"
 
@@ -163,7 +164,9 @@ CASES = {
     "NUL": Bad("/tmp/a\0b", NOT_FOUND, ("without NUL", "'/tmp/a\\x00b'")),
     "NUL in a URI": Bad("file:///tmp/a%00b", NOT_FOUND, ("'/tmp/a\\x00b'",)),
     "a path of 10 kB": Bad("/" + "x" * 10_000, NOT_FOUND, ("at most 4096", "10001 characters")),
-    "a path of 4000 characters that are no ASCII": Bad("/" + "\u7121" * 4000, NOT_FOUND, ("cannot be read", "too long")),
+    "a path of 4000 characters that are no ASCII": Bad(
+        "/" + "\u7121" * 4000, NOT_FOUND, ("cannot be read", "too long")
+    ),
     "a name of 300 characters": Bad("/tmp/" + "x" * 300, NOT_FOUND, ("cannot be read", "too long")),
     "a loop": Bad(loop, NOT_FOUND, ("loop",)),
     "s3:": Bad("s3://bucket/model", UNSUPPORTED, ("absolute paths and file:", "'s3'")),
@@ -172,17 +175,25 @@ CASES = {
     "file: of another host": Bad("file://host/model", UNSUPPORTED, ("'file'",)),
     "a URI with a broken host": Bad("s3://[half", NOT_FOUND, ("neither a path nor a URI",)),
     "a plain file": Bad(file("model.h5", b"text"), UNSUPPORTED, ("SavedModel directory or a .keras file", "model.h5")),
-    "the file saved_model.pb itself": Bad(lambda m, p: m / "half_plus_two" / "saved_model.pb", UNSUPPORTED, ("directory",)),
+    "the file saved_model.pb itself": Bad(
+        lambda m, p: m / "half_plus_two" / "saved_model.pb", UNSUPPORTED, ("directory",)
+    ),
     "a device": Bad("/dev/zero", NOT_FOUND, ("/dev/zero",)),
     "an empty directory": Bad(made(lambda d: None), INVALID, ("expected saved_model.pb",)),
-    "a directory of other things": Bad(made(lambda d: (d / "a.txt").write_text("a")), INVALID, ("expected saved_model.pb",)),
+    "a directory of other things": Bad(
+        made(lambda d: (d / "a.txt").write_text("a")), INVALID, ("expected saved_model.pb",)
+    ),
     "a version that is not there": Bad(versions, INVALID, ("version 7", "[1, 2, 3]"), fields={"version": 7}),
     "a newest version that is empty": Bad(versions, INVALID, ("expected saved_model.pb", "[1, 2, 3]")),
     "a SavedModel in text": Bad(
-        made(lambda d: (d / "saved_model.pbtxt").write_text("saved_model_schema_version: 1")), UNSUPPORTED,
-        ("saved_model.pbtxt", "saved_model.pb"), late=True,
+        made(lambda d: (d / "saved_model.pbtxt").write_text("saved_model_schema_version: 1")),
+        UNSUPPORTED,
+        ("saved_model.pbtxt", "saved_model.pb"),
+        late=True,
     ),
-    "saved_model.pb that is a directory": Bad(made(lambda d: (d / "saved_model.pb").mkdir()), INVALID, ("saved_model.pb",)),
+    "saved_model.pb that is a directory": Bad(
+        made(lambda d: (d / "saved_model.pb").mkdir()), INVALID, ("saved_model.pb",)
+    ),
     "saved_model.pb that is a pipe": Bad(made(lambda d: os.mkfifo(d / "saved_model.pb")), INVALID, ("saved_model.pb",)),
     "an empty saved_model.pb": Bad(damaged("saved_model.pb", lambda d: b""), INVALID, ("['serve']", "none"), late=True),
     "half of saved_model.pb": Bad(
@@ -195,17 +206,29 @@ CASES = {
         damaged("saved_model.pb", lambda d: RANDOM), INVALID, ("saved_model.pb", "corrupt"), late=True
     ),
     "saved_model.pb with a hole": Bad(
-        damaged("saved_model.pb", lambda d: d[:200] + bytes(200) + d[400:]), INVALID, ("saved_model.pb",), late=True
+        damaged("saved_model.pb", lambda d: d[: len(d) // 2] + bytes(200) + d[len(d) // 2 + 200 :]),
+        INVALID,
+        ("saved_model.pb", "corrupt"),
+        late=True,
     ),
     "no variables": Bad(
-        lambda m, p: (shutil.rmtree(copied(m, p) / "variables"), p / "half_plus_two")[1], INVALID, ("variables",), late=True
+        lambda m, p: (shutil.rmtree(copied(m, p) / "variables"), p / "half_plus_two")[1],
+        INVALID,
+        ("variables",),
+        late=True,
     ),
     "no variables.index": Bad(damaged("variables/*.index", lambda d: None), INVALID, ("variables",), late=True),
-    "half of variables.index": Bad(damaged("variables/*.index", lambda d: d[: len(d) // 2]), INVALID, ("load",), late=True),
-    "random bytes as variables.index": Bad(damaged("variables/*.index", lambda d: RANDOM), INVALID, ("load",), late=True),
+    "half of variables.index": Bad(
+        damaged("variables/*.index", lambda d: d[: len(d) // 2]), INVALID, ("load",), late=True
+    ),
+    "random bytes as variables.index": Bad(
+        damaged("variables/*.index", lambda d: RANDOM), INVALID, ("load",), late=True
+    ),
     "no variables.data": Bad(damaged("variables/*.data-*", lambda d: None), INVALID, ("variables.data",), late=True),
     "an empty variables.data": Bad(damaged("variables/*.data-*", lambda d: b""), INVALID, ("load",), late=True),
-    "half of variables.data": Bad(damaged("variables/*.data-*", lambda d: d[: len(d) // 2]), INVALID, ("load",), late=True),
+    "half of variables.data": Bad(
+        damaged("variables/*.data-*", lambda d: d[: len(d) // 2]), INVALID, ("load",), late=True
+    ),
     "a changed byte in variables.data": Bad(
         damaged("variables/*.data-*", lambda d: bytes([d[0] ^ 1]) + d[1:]), INVALID, ("load",), late=True
     ),
@@ -226,21 +249,36 @@ CASES = {
     ),
     "an input that is not in the graph": Bad(renamed_tensor("nowhere:0", "inputs"), INVALID, ("'nowhere",), late=True),
     "no signatures": Bad(lambda m, p: m / "without_signatures", INVALID, ("no signatures", "signatures"), late=True),
-    "a dtype that numpy does not have": Bad(lambda m, p: m / "float8", UNSUPPORTED, ("'y'", "dtype number 24"), late=True),
+    "a dtype that numpy does not have": Bad(
+        lambda m, p: m / "float8", UNSUPPORTED, ("'y'", "dtype number 24"), late=True
+    ),
     "a sparse input": Bad(lambda m, p: m / "v1_sparse", UNSUPPORTED, ("'sparse'", "dense tensors"), late=True),
     "tags that are not there": Bad(
-        lambda m, p: m / "v1_reference", INVALID, ("['eval']", "['serve']", "['gpu', 'serve']", "['train']"), late=True,
+        lambda m, p: m / "v1_reference",
+        INVALID,
+        ("['eval']", "['serve']", "['gpu', 'serve']", "['train']"),
+        late=True,
         fields={"options": TAGS(tags=["eval"])},
     ),
     "a part of the tags": Bad(
-        lambda m, p: m / "v1_reference", INVALID, ("['gpu']", "['gpu', 'serve']"), late=True,
+        lambda m, p: m / "v1_reference",
+        INVALID,
+        ("['gpu']", "['gpu', 'serve']"),
+        late=True,
         fields={"options": TAGS(tags=["gpu"])},
     ),
     "a tag of 10 kB": Bad(
-        lambda m, p: m / "half_plus_two", INVALID, ("['serve']",), late=True, fields={"options": TAGS(tags=["t" * 10_000])}
+        lambda m, p: m / "half_plus_two",
+        INVALID,
+        ("['serve']",),
+        late=True,
+        fields={"options": TAGS(tags=["t" * 10_000])},
     ),
     "a tag with NUL": Bad(
-        lambda m, p: m / "half_plus_two", INVALID, ("'serve\\x00'", "['serve']"), late=True,
+        lambda m, p: m / "half_plus_two",
+        INVALID,
+        ("'serve\\x00'", "['serve']"),
+        late=True,
         fields={"options": TAGS(tags=["serve\0"])},
     ),
     "a .keras file that is garbage": Bad(file("bad.keras", RANDOM), INVALID, ("cannot be converted",), late=True),
@@ -248,7 +286,7 @@ CASES = {
     "a .keras file that names no Keras class": Bad(
         keras_of_another_class, INVALID, ("cannot be converted",), late=True
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bad", CASES.values(), ids=CASES)

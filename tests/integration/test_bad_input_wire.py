@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import modelhost.v1
 import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from modelhost.v1 import model_service_pb2
 from support.predict import Failure, assert_serves, error_of, failure, load, new_scope, request
 from support.server import Stubs
-
-import modelhost.v1
-from modelhost.v1 import model_service_pb2
 
 
 def all_methods() -> dict[str, MethodDescriptor]:

@@ -7,6 +7,7 @@ import time
 import grpc
 import psutil
 import pytest
+from modelhost.v1 import model_pb2, scope_service_pb2
 from support.calls import (
     CRASH,
     eventually,
@@ -21,8 +22,6 @@ from support.calls import (
     version_of,
 )
 from support.server import ServerProcess, Stubs
-
-from modelhost.v1 import model_pb2, scope_service_pb2
 
 
 @pytest.fixture(scope="module")

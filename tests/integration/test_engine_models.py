@@ -7,16 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.predict import describe, error_of, expected, expected_variables, load, new_scope, numpy_dtype, predict, tensor
+from modelhost.v1 import model_pb2, tensor_pb2
+from support.predict import (
+    describe,
+    error_of,
+    expected,
+    expected_variables,
+    load,
+    new_scope,
+    numpy_dtype,
+    predict,
+    tensor,
+)
 from support.server import Stubs
 
-from modelhost.v1 import model_pb2, tensor_pb2
-
 RECORDED = [
-    "control_flow", "defaults_complete", "dtypes", "equal_names", "keras_export", "keras_saved", "keras_file",
-    "keras_words", "plumbing", "several", "shapes", "table", "table_turned", "v1_plumbing", "v1_reference",
-    "v1_resource", "v1_words",
-]  # fmt: skip
+    "control_flow",
+    "defaults_complete",
+    "dtypes",
+    "equal_names",
+    "keras_export",
+    "keras_saved",
+    "keras_file",
+    "keras_words",
+    "plumbing",
+    "several",
+    "shapes",
+    "table",
+    "table_turned",
+    "v1_plumbing",
+    "v1_reference",
+    "v1_resource",
+    "v1_words",
+]
 REACHABLE, COMPLETE = "reachable variables", "complete graph"
 WITH_VARIABLES = ["equal_names", "keras_export", "keras_saved", "keras_file", "v1_reference"]
 
@@ -78,11 +101,20 @@ def test_a_signature_is_described_as_it_behaves(models, stubs, scope, hosted, mo
 @pytest.mark.parametrize(
     ("model", "loader"),
     [
-        ("keras_export", REACHABLE), ("keras_saved", REACHABLE), ("keras_file", REACHABLE), ("dtypes", REACHABLE),
-        ("table", REACHABLE), ("keras_words", REACHABLE), ("v1_words", REACHABLE), ("v1_reference", COMPLETE), ("v1_resource", COMPLETE), ("defaults_complete", COMPLETE),
-        ("v1_plumbing", COMPLETE), ("plumbing", REACHABLE),
+        ("keras_export", REACHABLE),
+        ("keras_saved", REACHABLE),
+        ("keras_file", REACHABLE),
+        ("dtypes", REACHABLE),
+        ("table", REACHABLE),
+        ("keras_words", REACHABLE),
+        ("v1_words", REACHABLE),
+        ("v1_reference", COMPLETE),
+        ("v1_resource", COMPLETE),
+        ("defaults_complete", COMPLETE),
+        ("v1_plumbing", COMPLETE),
+        ("plumbing", REACHABLE),
     ],
-)  # fmt: skip
+)
 def test_the_loader_that_served_is_told(hosted, model, loader):
     assert (hosted[model].engine.engine, hosted[model].engine.loader) == (model_pb2.ENGINE_TENSORFLOW, loader)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from modelhost.v1 import model_service_pb2 as pb
 from support.predict import error_of, expected, load, new_scope, predict, request
 from support.server import Stubs
-
-from modelhost.v1 import model_service_pb2 as pb
 
 LARGE = 100_000  # floats: 400 kB, far beyond what fits in a frame
 SMALL = 10

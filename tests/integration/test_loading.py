@@ -7,6 +7,8 @@ import uuid
 import grpc
 import psutil
 import pytest
+from modelhost.v1 import error_pb2, model_pb2, prediction_service_pb2, scope_service_pb2
+from modelhost.v1 import model_service_pb2 as pb
 from support.calls import (
     eventually,
     failure,
@@ -20,9 +22,6 @@ from support.calls import (
     vector,
     version_of,
 )
-
-from modelhost.v1 import error_pb2, model_pb2, prediction_service_pb2, scope_service_pb2
-from modelhost.v1 import model_service_pb2 as pb
 
 AVAILABLE = model_pb2.VERSION_STATE_AVAILABLE
 

@@ -3,11 +3,10 @@
 import itertools
 import threading
 
+import modelhost
 import numpy as np
 import pytest
 from support.server import ServerProcess
-
-import modelhost
 
 
 @pytest.fixture(scope="module")

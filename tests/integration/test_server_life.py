@@ -11,10 +11,9 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from modelhost.v1 import model_service_pb2, prediction_service_pb2_grpc, scope_service_pb2
 from support.calls import eventually, failure, half, load, slow_call, unload
 from support.server import ServerProcess, Stubs
-
-from modelhost.v1 import model_service_pb2, prediction_service_pb2_grpc, scope_service_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

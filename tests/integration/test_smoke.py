@@ -1,5 +1,4 @@
 import numpy as np
-
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, tensor_pb2
 
 

@@ -35,7 +35,7 @@ def save(path: str, function: Callable[..., object], *specs: tf.TensorSpec, **va
 
 @model
 def half_plus_two(path: str) -> None:
-    """y = 0.5 x + 2, TensorFlow Serving's own smallest model."""
+    """Y = 0.5 x + 2, TensorFlow Serving's own smallest model."""
     a, b = tf.Variable(0.5, name="a"), tf.Variable(2.0, name="b")
     save(path, lambda x: {"y": a * x + b}, tf.TensorSpec([None], tf.float32, "x"), a=a, b=b)
 
@@ -68,9 +68,7 @@ def crasher(path: str) -> None:
     """Answers `n`; for n = 2**31 - 1 TensorFlow 2.21 aborts the process (an uncaught std::bad_alloc)."""
 
     def run(n: tf.Tensor) -> dict[str, tf.Tensor]:
-        handle = tf.raw_ops.TensorListReserve(
-            element_shape=tf.constant([-1]), num_elements=n, element_dtype=tf.float32
-        )
+        handle = tf.raw_ops.TensorListReserve(element_shape=tf.constant([-1]), num_elements=n, element_dtype=tf.float32)
         return {"n": tf.raw_ops.TensorListLength(input_handle=handle)}
 
     save(path, run, tf.TensorSpec([], tf.int32, "n"))
@@ -107,15 +105,32 @@ def record_variables(path: str, variables: Iterable[object]) -> None:
     Path(f"{path}.variables").write_text(json.dumps(listed))
 
 
-def save_signatures(path: str, module: tf.Module, functions: dict[str, tf.types.experimental.PolymorphicFunction]) -> None:
+def save_signatures(
+    path: str, module: tf.Module, functions: dict[str, tf.types.experimental.PolymorphicFunction]
+) -> None:
     """Saves a module with several signatures."""
     module.functions = functions
     tf.saved_model.save(module, path, signatures=functions)
 
 
-DTYPES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 bfloat16 complex64 complex128 string"
-).split()
+DTYPES = [
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "bfloat16",
+    "complex64",
+    "complex128",
+    "string",
+]
 
 
 def sample(name: str) -> np.ndarray:
@@ -216,11 +231,12 @@ def several(path: str) -> None:
         }
 
     save(path, run, *specs)
+    words = np.array([b"ab", b"c"], object)
     record_calls(
         path,
-        ("serving_default", {"a": np.float32([[1, 2], [3, 4]]), "b": np.int64(3), "words": np.array([b"ab", b"c"], object)}),
-        ("serving_default", {"a": np.zeros([0, 2], np.float32), "b": np.int64(-1), "words": np.array([], object)}),
-    )  # fmt: skip
+        ("serving_default", {"a": np.float32([[1, 2], [3, 4]]), "b": np.int64(3), "words": words}),
+        ("serving_default", {"a": np.zeros([0, 2], np.float32), "b": np.int64(-1), "words": words[:0]}),
+    )
 
 
 @model
@@ -254,13 +270,14 @@ def control_flow(path: str) -> None:
     record_calls(path, *(("serving_default", {"n": np.int64(n)}) for n in (1, 2, 7, 27)))
 
 
+_THREE, _ONE_TWO = tf.constant(3.0), tf.constant([1.0, 2.0])
+
+
 @model
 def defaults(path: str) -> None:
-    """y = scale x + offset, where scale is 3 and offset is [1, 2] unless given."""
+    """Y = scale x + offset, where scale is 3 and offset is [1, 2] unless given."""
 
-    def run(
-        x: tf.Tensor, scale: tf.Tensor = tf.constant(3.0), offset: tf.Tensor = tf.constant([1.0, 2.0])  # noqa: B008
-    ) -> dict[str, tf.Tensor]:
+    def run(x: tf.Tensor, scale: tf.Tensor = _THREE, offset: tf.Tensor = _ONE_TWO) -> dict[str, tf.Tensor]:
         return {"y": x * scale + offset}
 
     specs = tf.TensorSpec([None, 2], name="x"), tf.TensorSpec([], name="scale"), tf.TensorSpec([2], name="offset")
@@ -273,7 +290,7 @@ def defaults_complete(path: str) -> None:
     table = tf.lookup.experimental.MutableHashTable(tf.string, tf.float32, -1.0)
     table.insert(tf.constant(["a", "b"]), tf.constant([10.0, 20.0]))
 
-    def run(word: tf.Tensor, scale: tf.Tensor = tf.constant(3.0)) -> dict[str, tf.Tensor]:  # noqa: B008
+    def run(word: tf.Tensor, scale: tf.Tensor = _THREE) -> dict[str, tf.Tensor]:
         return {"y": table.lookup(word) * scale}
 
     save(path, run, tf.TensorSpec([None], tf.string, "word"), tf.TensorSpec([], name="scale"), table=table)
@@ -318,7 +335,8 @@ def counter(path: str) -> None:
 @model
 def retain(path: str) -> None:
     """`swap` keeps its input and answers the one before; `add` adds to what is kept; `swap_or_fail` keeps its input
-    and then fails if told to."""
+    and then fails if told to.
+    """
     kept = tf.Variable(tf.zeros([0]), shape=tf.TensorShape([None]), name="kept")
     spec = tf.TensorSpec([None], tf.float32, "x")
 
@@ -337,7 +355,9 @@ def retain(path: str) -> None:
     module.kept = kept
     functions = {
         "swap": tf.function(swap, input_signature=[spec]),
-        "add": tf.function(lambda by: {"kept": kept.assign_add(by)}, input_signature=[tf.TensorSpec([None], name="by")]),
+        "add": tf.function(
+            lambda by: {"kept": kept.assign_add(by)}, input_signature=[tf.TensorSpec([None], name="by")]
+        ),
         "read": tf.function(lambda: {"kept": tf.identity(kept)}, input_signature=[]),
         "swap_or_fail": tf.function(swap_or_fail, input_signature=[spec, tf.TensorSpec([], tf.bool, "fail")]),
     }

@@ -11,7 +11,6 @@ import grpc
 import numpy as np
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-
 from modelhost.v1 import (
     model_pb2,
     model_service_pb2,

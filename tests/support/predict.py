@@ -16,10 +16,10 @@ import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from support.server import Stubs
-
 from modelhost.v1 import error_pb2, model_pb2, prediction_service_pb2, scope_service_pb2, tensor_pb2
 from modelhost.v1 import model_service_pb2 as pb
+
+from support.server import Stubs
 
 STRING = tensor_pb2.DATA_TYPE_STRING
 SECONDS = 60
@@ -27,7 +27,7 @@ _scope_numbers = itertools.count(1)
 
 
 def numpy_dtype(number: int) -> np.dtype[Any]:
-    """numpy's dtype of a DataType; object for strings."""
+    """Numpy's dtype of a DataType; object for strings."""
     name = tensor_pb2.DataType.Name(number).removeprefix("DATA_TYPE_").lower()
     if name == "string":
         return np.dtype(object)
@@ -53,7 +53,9 @@ def array(message: tensor_pb2.Tensor) -> np.ndarray[Any, Any]:
     return np.frombuffer(message.raw, numpy_dtype(message.dtype)).reshape(message.shape)
 
 
-def request(scope: str, model: str, inputs: Mapping[str, object], **fields: Any) -> prediction_service_pb2.PredictRequest:
+def request(
+    scope: str, model: str, inputs: Mapping[str, object], **fields: Any
+) -> prediction_service_pb2.PredictRequest:
     """A PredictRequest; inputs that are no messages become such."""
     tensors = {k: v if isinstance(v, tensor_pb2.Tensor) else tensor(v) for k, v in inputs.items()}
     return prediction_service_pb2.PredictRequest(scope=scope, model=model, inputs=tensors, **fields)
@@ -166,7 +168,7 @@ def expected(models: Path, model: str) -> list[Case]:
 
 
 def expected_variables(models: Path, model: str) -> list[tuple[str, tuple[int, ...]]]:
-    """dtype and shape of each variable that the model's signatures use, sorted."""
+    """Dtype and shape of each variable that the model's signatures use, sorted."""
     return sorted((dtype, tuple(shape)) for dtype, shape in json.loads((models / f"{model}.variables").read_text()))
 
 

@@ -14,7 +14,6 @@ from types import TracebackType
 
 import grpc
 import psutil
-
 from modelhost.v1 import model_service_pb2_grpc, prediction_service_pb2_grpc, scope_service_pb2_grpc
 
 _READY = "modelhost is ready on "

@@ -223,6 +223,6 @@ def test_what_json_cannot_say() -> None:
     assert (error["code"], error["reason"], error["message"]) == ("INVALID_ARGUMENT", "INPUT_MISSING", "wrong")
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, ""), (1 << 20, "1.0 MiB"), (3 << 30, "3,072.0 MiB")])
-def test_sizes(size: int, text: str) -> None:
-    assert render.mebibytes(size) == text
+@pytest.mark.parametrize(("count", "text"), [(0, ""), (4, "4 B"), (1 << 20, "1.0 MiB"), (3 << 30, "3,072.0 MiB")])
+def test_sizes(count: int, text: str) -> None:
+    assert render.size(count) == text

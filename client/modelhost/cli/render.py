@@ -86,7 +86,7 @@ def print_models(models: Iterable[ModelInfo]) -> None:
                 _state(version.state),
                 ", ".join(sorted(label for label, number in model.labels.items() if number == version.version)),
                 version.engine.engine.lower() if version.engine else "",
-                mebibytes(version.memory.private_bytes),
+                size(version.memory.private_bytes),
                 str(version.statistics.success_count),
                 version.source,
             )
@@ -117,7 +117,7 @@ def print_model(model: ModelInfo) -> None:
             table = _table("", "NAME", "DTYPE", "SHAPE", "MEMORY")
             for variable in version.variables:
                 shape = format_shape(variable.shape)
-                table.add_row("", variable.name, variable.dtype, shape, mebibytes(variable.byte_size))
+                table.add_row("", variable.name, variable.dtype, shape, size(variable.byte_size))
             out.print(table)
 
 
@@ -138,8 +138,8 @@ def print_scopes(scopes: Iterable[ScopeInfo]) -> None:
             scope.scope,
             _state(scope.worker_state),
             str(scope.model_count),
-            mebibytes(scope.memory.pss_bytes),
-            mebibytes(scope.memory.limit_bytes),
+            size(scope.memory.pss_bytes),
+            size(scope.memory.limit_bytes),
             str(scope.statistics.in_flight),
             str(scope.statistics.queued),
             str(scope.statistics.worker_restarts),
@@ -174,9 +174,13 @@ def print_event(event: WatchEvent) -> None:
     console().print(line)
 
 
-def mebibytes(count: int) -> str:
+def size(count: int) -> str:
     """A size for people; nothing for 0, which means that it is unknown or unlimited."""
-    return f"{count / _MIB:,.1f} MiB" if count else ""
+    if not count:
+        return ""
+    if count < _MIB:
+        return f"{count:,} B"
+    return f"{count / _MIB:,.1f} MiB"
 
 
 def _table(*columns: str) -> Table:
@@ -204,9 +208,9 @@ def _facts(version: VersionInfo, labels: list[str]) -> dict[str, str]:
         "progress": f"{version.progress.stage} {version.progress.fraction:.0%}" if version.progress else "",
         "engine": ", ".join(filter(None, (engine.engine.lower(), engine.loader))) if engine else "",
         "why": engine.explanation if engine else "",
-        "memory": mebibytes(memory.private_bytes),
-        "shared memory": mebibytes(memory.shared_bytes),
-        "variables": mebibytes(memory.variable_bytes),
+        "memory": size(memory.private_bytes),
+        "shared memory": size(memory.shared_bytes),
+        "variables": size(memory.variable_bytes),
         "loaded in": f"{statistics.load_seconds:.2f} s" if statistics.load_seconds else "",
         "predictions": f"{answered} answered, {statistics.failure_count} failed, {statistics.in_flight} under way",
         "mean time": f"{mean * 1e3:.2f} ms" if answered else "",

@@ -33,7 +33,7 @@ OverrunGrace = Annotated[
 Replicas = Annotated[int | None, typer.Option(help="Identical workers.", min=0)]
 
 
-@app.command(epilog="Example: modelhost scope create team-a --memory-limit 2048 --max-queue 100")
+@app.command(epilog="Example: modelhost scope create team-a --max-in-flight 4 --max-queue 100")
 def create(
     context: typer.Context,
     scope: Name,

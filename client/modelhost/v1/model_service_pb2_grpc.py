@@ -91,7 +91,8 @@ class ModelServiceServicer(object):
 
     def UnloadModel(self, request, context):
         """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
-        given back. Returns when that is done, or at once when `no_wait` is set. A load under way is cancelled.
+        given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
+        worker when it takes longer than the scope's drain timeout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,8 @@ class ModelServiceStub:
         modelhost.v1.model_service_pb2.UnloadModelResponse,
     ]
     """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
-    given back. Returns when that is done, or at once when `no_wait` is set. A load under way is cancelled.
+    given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
+    worker when it takes longer than the scope's drain timeout.
     """
 
     GetModel: grpc.UnaryUnaryMultiCallable[
@@ -89,7 +90,8 @@ class ModelServiceAsyncStub:
         modelhost.v1.model_service_pb2.UnloadModelResponse,
     ]
     """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
-    given back. Returns when that is done, or at once when `no_wait` is set. A load under way is cancelled.
+    given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
+    worker when it takes longer than the scope's drain timeout.
     """
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
@@ -141,7 +143,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelhost.v1.model_service_pb2.UnloadModelResponse, collections.abc.Awaitable[modelhost.v1.model_service_pb2.UnloadModelResponse]]:
         """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
-        given back. Returns when that is done, or at once when `no_wait` is set. A load under way is cancelled.
+        given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
+        worker when it takes longer than the scope's drain timeout.
         """
 
     @abc.abstractmethod

@@ -52,7 +52,7 @@ class _WorkerStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     WORKER_STATE_UNSPECIFIED: _WorkerState.ValueType  # 0
     """Not given."""
     WORKER_STATE_IDLE: _WorkerState.ValueType  # 1
-    """Not started, because the scope has no models."""
+    """Not started yet."""
     WORKER_STATE_STARTING: _WorkerState.ValueType  # 2
     """Being started."""
     WORKER_STATE_READY: _WorkerState.ValueType  # 3
@@ -66,7 +66,7 @@ class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
 WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
 """Not given."""
 WORKER_STATE_IDLE: WorkerState.ValueType  # 1
-"""Not started, because the scope has no models."""
+"""Not started yet."""
 WORKER_STATE_STARTING: WorkerState.ValueType  # 2
 """Being started."""
 WORKER_STATE_READY: WorkerState.ValueType  # 3

@@ -67,6 +67,12 @@ class TensorflowEngine:
         nodes = graphs.reachable(graph, [*roots, *([initialiser] if initialiser else []), *assets])
         graphs.check_tables(nodes)
         prefix = str(Path(request.path) / "variables" / "variables")
+        if not Path(f"{prefix}.index").is_file() and graphs.unassigned(nodes):
+            # TensorFlow's own loader takes this for a model without variables, whose every call then fails.
+            raise ModelhostError(
+                Reason.SOURCE_INVALID,
+                "the SavedModel is incomplete: expected variables/variables.index, for it has variables",
+            )
         variables = graphs.variable_nodes(nodes)
         restores: list[graphs.Restore] = []
         if variables:

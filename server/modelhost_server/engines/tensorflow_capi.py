@@ -49,6 +49,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "TF_DeleteImportGraphDefOptions": (None, c_void_p),
     "TF_GraphImportGraphDef": (None, c_void_p, POINTER(Buffer), c_void_p, c_void_p),
     "TF_GraphOperationByName": (c_void_p, c_void_p, c_char_p),
+    "TF_OperationNumOutputs": (c_int, c_void_p),
     "TF_NewSessionOptions": (c_void_p,),
     "TF_DeleteSessionOptions": (None, c_void_p),
     "TF_SetConfig": (None, c_void_p, c_char_p, c_size_t, c_void_p),
@@ -260,9 +261,16 @@ class Session:
         status.check()
 
     def output(self, name: str) -> Output:
-        """The output called `operation:index` (or `operation`, for its first)."""
+        """The output called `operation:index` (or `operation`, for its first).
+
+        Raises:
+            KeyError: there is none.
+        """
         operation, _, index = name.partition(":")
-        return Output(self.operation(operation), int(index or 0))
+        pointer = self.operation(operation)
+        if not (index or "0").isdecimal() or int(index or 0) >= self._lib.TF_OperationNumOutputs(pointer):
+            raise KeyError(name)
+        return Output(pointer, int(index or 0))
 
     def operation(self, name: str) -> int:
         """The operation of this name.

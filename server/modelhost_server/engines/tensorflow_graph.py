@@ -65,7 +65,7 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
     folder = Path(path)
     file = folder / "saved_model.pb"
     if not file.exists():
-        if (folder / "saved_model.pbtxt").exists():
+        if (folder / "saved_model.pbtxt").is_file():
             raise ModelhostError(
                 Reason.SOURCE_UNSUPPORTED, "a SavedModel in text form (saved_model.pbtxt); save it as saved_model.pb"
             )
@@ -74,6 +74,9 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
             "not a SavedModel: the directory has no saved_model.pb, nor a sub-directory named by a version number "
             "that has one",
         )
+    if not file.is_file():
+        # To read a pipe would be to wait for ever.
+        raise ModelhostError(Reason.SOURCE_INVALID, "saved_model.pb cannot be read: it is not a regular file")
     try:
         saved_model = pb.SavedModel.FromString(file.read_bytes())
     except DecodeError:
@@ -86,7 +89,7 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
             return meta_graph
     there = ", ".join(str(sorted(m.meta_info_def.tags)) for m in saved_model.meta_graphs) or "none"
     raise ModelhostError(
-        Reason.SOURCE_INVALID, f"no MetaGraph with the tags {sorted(wanted)}; the SavedModel has: {there}"
+        Reason.SOURCE_INVALID, f"no MetaGraph with the tags {brief(sorted(wanted))}; the SavedModel has: {there}"
     )
 
 
@@ -258,6 +261,12 @@ def variable_spec(node: pb.NodeDef) -> VariableSpec:
     shared_name = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
     name = shared_name or node.name
     return VariableSpec(name, node.attr["dtype"].type % _REF_DTYPE, (-1,) if shape is None else shape)
+
+
+def unassigned(nodes: Sequence[pb.NodeDef]) -> list[pb.NodeDef]:
+    """The variables among `nodes` that none of these assigns: their values must come from a checkpoint."""
+    assigned = {node_name(node.input[0]) for node in nodes if node.op in ("Assign", "AssignVariableOp")}
+    return [node for node in variable_nodes(nodes) if node.name not in assigned]
 
 
 def find_restores(

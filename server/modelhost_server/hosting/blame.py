@@ -74,6 +74,6 @@ def quarantine_error(end: WorkerEnd) -> ModelhostError:
     return ModelhostError(
         Reason.VERSION_FAILED,
         f"quarantined: it was running or loading each time its worker died (last: {end.cause}). Mend the model, then "
-        f"unload it and load it again.{f' The end of the log: {tail}' if tail else ''}",
+        f"load it again.{f' The end of the log: {tail}' if tail else ''}",
         cause=end.cause,
     )

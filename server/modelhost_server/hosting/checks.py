@@ -91,12 +91,12 @@ def _check_tensor(expected: TensorSpec, tensor: RawTensor) -> None:
     if tensor.dtype != expected.dtype:
         got = DTYPE_NAME.get(tensor.dtype, f"number {tensor.dtype}")
         raise _input_error(
-            Reason.INPUT_DTYPE_MISMATCH, expected, f"expected {expected}; got dtype {got}", expected.dtype, tensor.dtype
+            Reason.INPUT_DTYPE_MISMATCH, expected, f"expected {expected}; got dtype {got}", expected, got
         )
     if not expected.accepts_shape(tensor.shape):
         raise _input_error(
             Reason.INPUT_SHAPE_MISMATCH, expected, f"expected {expected}; got shape {_short(tensor.shape)}",
-            expected.shape, _short(tensor.shape),
+            expected, _short(tensor.shape),
         )  # fmt: skip
     _check_content(expected, tensor)
 

@@ -28,6 +28,8 @@ from .waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
+# A scope is there at once, its worker usually in a tenth of a second; longer than this nobody is kept waiting.
+_WORKER_START_SECONDS = 5.0
 _SETTLED = frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED})
 
 
@@ -56,7 +58,7 @@ class Host:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         await self._template.start()
-        self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
+        await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
 
     def drain(self) -> None:
         """Refuses new work from now on, and tells the long streams to end."""
@@ -89,8 +91,8 @@ class Host:
         """The keeper of a scope that exists."""
         return self._keepers[scope]
 
-    def create_scope(self, name: str, config: ScopeConfig, allow_existing: bool = False) -> Scope:
-        """Creates a scope and starts its worker.
+    async def create_scope(self, name: str, config: ScopeConfig, allow_existing: bool = False) -> Scope:
+        """Creates a scope and starts its worker; answers when that is ready, unless it takes unusually long.
 
         Raises:
             ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS.
@@ -99,7 +101,7 @@ class Host:
         if is_new:
             keeper = ScopeKeeper(scope, self.store, self._template, self._converter, self._on_available)
             self._keepers[name] = keeper
-            keeper.start()
+            await asyncio.wait([keeper.start()], timeout=_WORKER_START_SECONDS)
         return scope
 
     async def update_scope(self, name: str, config: ScopeConfig) -> Scope:

@@ -68,9 +68,9 @@ class ScopeKeeper:
 
     # The worker
 
-    def start(self) -> None:
-        """Starts the worker, without waiting for it."""
-        self._background.run(self._recover())
+    def start(self) -> asyncio.Task[None]:
+        """Starts the worker; the task ends when it is ready."""
+        return self._background.run(self._recover())
 
     async def close(self) -> None:
         """Ends all workers of the scope."""
@@ -201,9 +201,7 @@ class ScopeKeeper:
             drained = await self._drain(version)
             self._store.transition(version, Phase.FREEING)
         if any(version.key in worker.link.busy_keys() for worker in self._workers):
-            # A worker cannot be told to stop loading; the load ends first.
-            async with self._changes:
-                pass
+            await self._end_load(version)
         private = 0
         for worker in list(self._workers):
             if version.key not in worker.loaded:
@@ -233,6 +231,19 @@ class ScopeKeeper:
             # Without models it takes no time, and what it gives back is what the caller waits for.
             if not held:
                 await asyncio.wait([replacement])
+
+    async def _end_load(self, version: Version) -> None:
+        """Waits for a load under way, which a worker cannot stop; kills the worker when it takes too long."""
+        try:
+            async with asyncio.timeout(self.scope.config.drain_timeout), self._changes:
+                return
+        except TimeoutError:
+            logger.warning(
+                "scope '%s': a load that nobody wants does not end; killing its worker", self.scope.name
+            )
+        for worker in list(self._workers):
+            if version.key in worker.link.busy_keys():
+                worker.kill()
 
     async def _drain(self, version: Version) -> bool:
         """Waits until no prediction uses the version; False when the scope's drain timeout came first."""

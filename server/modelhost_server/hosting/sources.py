@@ -103,4 +103,5 @@ def _resolve_path(path: Path, version: int) -> Resolved:
 
 
 def _holds_saved_model(path: Path) -> bool:
-    return (path / "saved_model.pb").exists() or (path / "saved_model.pbtxt").exists()
+    # Not `exists`: to read a pipe is to wait for ever.
+    return (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file()

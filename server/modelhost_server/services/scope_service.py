@@ -29,7 +29,7 @@ class ScopeService:
         """Creates a scope and starts its worker."""
         self._host.check_accepting()
         config = _merged(self._host.scope_defaults, self._host.scope_defaults, request.config, _FIELDS)
-        scope = self._host.create_scope(request.scope, config, request.allow_existing)
+        scope = await self._host.create_scope(request.scope, config, request.allow_existing)
         return pb.CreateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
 
     async def get_scope(self, request: pb.GetScopeRequest, call: Call) -> pb.GetScopeResponse:
@@ -102,8 +102,8 @@ def _seconds(name: str, message: scope_pb2.ScopeConfig, limit: float, default: f
     duration: Duration = getattr(message, name)
     value = duration.seconds + duration.nanos / 1e9
     if not 0 <= value <= limit:
-        raise _out_of_range(name, f"0 to {limit:.0f} s", f"{value} s")
-    return value
+        raise _out_of_range(name, f"0 (the default) to {limit:.0f} s", f"{value} s")
+    return value or default
 
 
 def _out_of_range(name: str, expected: str, got: object) -> ModelhostError:

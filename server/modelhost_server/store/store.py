@@ -96,7 +96,7 @@ class Store:
         if scope.models and not force:
             raise ModelhostError(
                 Reason.SCOPE_NOT_EMPTY,
-                f"scope {brief(name)} still holds {len(scope.models)} models; unload them, or delete with force",
+                f"scope {brief(name)} still holds models ({len(scope.models)}); unload them, or delete with force",
                 resource=scope_resource(name),
             )
         if scope.deleting:
@@ -230,7 +230,8 @@ class Store:
         """
         check_transition(version.phase, phase)
         version.phase = phase
-        if error is not None or phase is Phase.AVAILABLE:
+        # It stays when the version is AVAILABLE again: it says why its last recovery was needed.
+        if error is not None:
             version.error = error
         model = self.scope(version.scope).models[version.model]
         if phase is Phase.AVAILABLE:

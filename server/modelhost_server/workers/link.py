@@ -161,8 +161,11 @@ class WorkerLink(asyncio.Protocol):
                 break
             self._handle(kind, call, view[start + HEADER.size : end])
             start = end
-        # Answers may still look into the old buffer, so it is left to them.
-        self._received = bytearray(view[start:])
+        if start or buffer is data:
+            # Answers may still look into the old buffer, so it is left to them.
+            self._received = bytearray(view[start:])
+        # A buffer that is being looked at cannot grow.
+        view.release()
 
     def _handle(self, kind: int, call: int, body: memoryview) -> None:
         try:
