@@ -277,10 +277,9 @@ def test_a_model_without_a_name_is_refused(scope, fail):
     assert "got nothing" in failure.message
 
 
-@pytest.mark.xfail(strict=True, reason="PredictionService takes an empty label for none")
 def test_an_empty_label_is_refused(scope, fail):
     failure = fail(request(scope, "half", {"x": X}, label=""))
-    assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_NAME")
+    assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize("extents", [[2**40, 0], [0, 2**63 - 1], [HUGE, 0, 1], [0] * 254], ids=lambda e: str(e)[:30])

@@ -96,10 +96,7 @@ def test_an_input_that_a_model_keeps_is_changed_by_nobody_but_the_model(models, 
     np.testing.assert_array_equal(predict(stubs, scope, "retain", "read")["kept"], x + 3 * by)
 
 
-_FREED = "runtime.worker gives the inputs of a failed call back at once, though the model may have kept one"
-
-
-@pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=pytest.mark.xfail(strict=True, reason=_FREED))])
+@pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_an_input_that_a_model_keeps_outlives_even_a_call_that_fails(models, stubs, scopes, size):
     scope = scopes[0]
     for name in ("retain", "identity"):

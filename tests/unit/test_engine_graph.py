@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from modelhost_server.compat import saved_model_pb2 as pb
 from modelhost_server.engines import tensorflow_build as build
 from modelhost_server.engines import tensorflow_graph as graphs
+from modelhost_server.engines import tensorflow_signatures as signatures
 from modelhost_server.engines.tensorflow_graph import Restore
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.tensors import STRING, TensorSpec
@@ -192,7 +193,7 @@ def signature(inputs: Mapping[str, pb.TensorInfo] = {}, **outputs: pb.TensorInfo
 
 def test_signatures_inputs_and_outputs_come_in_alphabetical_order() -> None:
     one = signature({"b": tensor("y:0", INT64), "a": tensor("x:0", FLOAT, -1, 3)}, z=tensor("o:1"), m=tensor("o:0"))
-    entries = graphs.read_callables(meta(serve=one, alt=signature(y=tensor("o:0", STRING))))
+    entries = signatures.read_entries(meta(serve=one, alt=signature(y=tensor("o:0", STRING))))
     assert [entry.spec.name for entry in entries] == ["alt", "serve"]
     assert entries[1].spec.inputs == (TensorSpec("a", FLOAT, (-1, 3)), TensorSpec("b", INT64, ()))
     assert [(e.spec.name, e.tensor) for e in entries[1].outputs] == [("m", "o:0"), ("z", "o:1")]
@@ -201,13 +202,13 @@ def test_signatures_inputs_and_outputs_come_in_alphabetical_order() -> None:
 
 def test_a_shape_of_unknown_rank_is_none() -> None:
     info = pb.TensorInfo(name="x:0", dtype=FLOAT, tensor_shape=pb.TensorShape(unknown_rank=True))
-    (entry,) = graphs.read_callables(meta(s=signature({"x": info}, y=info)))
+    (entry,) = signatures.read_entries(meta(s=signature({"x": info}, y=info)))
     assert entry.spec.inputs[0].shape is None
 
 
 def test_signatures_for_loaders_and_those_without_outputs_are_skipped() -> None:
     out = signature(y=tensor("y:0"))
-    found = graphs.read_callables(
+    found = signatures.read_entries(
         meta(mine=out, nothing=signature({"x": tensor("x:0")}), __saved_model_init_op=out, __saved_model_train_op=out)
     )
     assert [entry.spec.name for entry in found] == ["mine"]
@@ -215,7 +216,7 @@ def test_signatures_for_loaders_and_those_without_outputs_are_skipped() -> None:
 
 def test_a_model_without_signatures_is_refused() -> None:
     with refused(Reason.SOURCE_INVALID) as caught:
-        graphs.read_callables(meta(__saved_model_init_op=signature(y=tensor("y:0"))))
+        signatures.read_entries(meta(__saved_model_init_op=signature(y=tensor("y:0"))))
     assert "no signatures" in caught.value.message
 
 
@@ -233,20 +234,20 @@ def test_a_model_without_signatures_is_refused() -> None:
 def test_tensors_that_cannot_be_served_are_refused_by_name(info: pb.TensorInfo, says: str, as_input: bool) -> None:
     bad = signature({"weird": info}, y=tensor("y:0")) if as_input else signature(weird=info)
     with refused(Reason.SOURCE_UNSUPPORTED) as caught:
-        graphs.read_callables(meta(classify=bad))
+        signatures.read_entries(meta(classify=bad))
     for word in ("'classify'", "'weird'", says):
         assert word in caught.value.message
 
 
 def test_reference_types_are_served_as_what_they_refer_to() -> None:
-    (entry,) = graphs.read_callables(meta(s=signature(y=tensor("y:0", 100 + FLOAT))))
+    (entry,) = signatures.read_entries(meta(s=signature(y=tensor("y:0", 100 + FLOAT))))
     assert entry.spec.outputs[0].dtype == FLOAT
 
 
 def test_inputs_with_a_default_are_optional() -> None:
     definition = signature({"a": tensor("a:0"), "b": tensor("b:0"), "c": tensor("c:0")}, y=tensor("y:0"))
     definition.defaults["b"].dtype = FLOAT
-    (entry,) = graphs.read_callables(meta(node("c", op="PlaceholderWithDefault"), s=definition))
+    (entry,) = signatures.read_entries(meta(node("c", op="PlaceholderWithDefault"), s=definition))
     assert [(e.spec.name, e.spec.optional, e.default is not None) for e in entry.inputs] == [
         ("a", False, False), ("b", True, True), ("c", True, False)
     ]  # fmt: skip
@@ -264,7 +265,7 @@ def saved(directory: Path, *meta_graphs: pb.MetaGraphDef) -> str:
 def test_the_meta_graph_is_chosen_by_all_its_tags(tmp_path: Path, asked: tuple[str, ...], found: str) -> None:
     both = meta(tags=["serve", "gpu"], both=signature(y=tensor("y:0")))
     path = saved(tmp_path, both, meta(serve=signature(y=tensor("y:0"))))
-    assert list(graphs.read_meta_graph(path, asked).signature_def) == [found]
+    assert list(signatures.read_meta_graph(path, asked).signature_def) == [found]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_the_meta_graph_is_chosen_by_all_its_tags(tmp_path: Path, asked: tuple[s
 def test_missing_tags_are_told_with_those_there_are(tmp_path: Path, there: list[list[str]], says: str) -> None:
     path = saved(tmp_path, *[meta(tags=tags) for tags in there])
     with refused(Reason.SOURCE_INVALID) as caught:
-        graphs.read_meta_graph(path, ["serve", "gpu"])
+        signatures.read_meta_graph(path, ["serve", "gpu"])
     assert caught.value.message == f"no MetaGraph with the tags ['gpu', 'serve']; the SavedModel has: {says}"
 
 
@@ -284,7 +285,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     for end in range(1, len(whole)):
         (tmp_path / "saved_model.pb").write_bytes(whole[:end])
         with refused(Reason.SOURCE_INVALID):
-            graphs.read_meta_graph(str(tmp_path), ())
+            signatures.read_meta_graph(str(tmp_path), ())
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_what_is_no_saved_model_is_refused(tmp_path: Path, file: str, reason: Re
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     with refused(reason) as caught:
-        graphs.read_meta_graph(str(tmp_path), ())
+        signatures.read_meta_graph(str(tmp_path), ())
     assert says in caught.value.message
     assert str(tmp_path) not in caught.value.message
 
@@ -593,7 +594,7 @@ def serving() -> pb.GraphDef:
             functions=LIBRARY, gradients={"inner": "gradient", "unused": "inner"},
         )
     )  # fmt: skip
-    entries = graphs.read_callables(meta_graph)
+    entries = signatures.read_entries(meta_graph)
     groups = [[Restore("v", FLOAT, "the v", 24), Restore("w", INT64, "the w", 32)], [Restore("u", FLOAT, "the u", 4)]]
     before = meta_graph.SerializeToString(deterministic=True)
     result = build.serving_graph(meta_graph, entries, "init", ["other asset:0"], groups)

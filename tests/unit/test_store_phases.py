@@ -93,7 +93,6 @@ def test_callers_see_states_change_only_as_promised() -> None:
         (State.AVAILABLE, State.LOADING),  # Its worker died.
         (State.AVAILABLE, State.UNLOADING),
         (State.UNLOADING, State.UNLOADED),
-        (State.FAILED, State.LOADING),
         (State.FAILED, State.UNLOADING),
     }
 
@@ -112,11 +111,10 @@ def test_a_wanted_version_can_always_be_drained_and_then_only_go() -> None:
     assert way == [Phase.DRAINING, Phase.FREEING, Phase.UNLOADED]
 
 
-def test_the_error_of_a_failure_stays_until_the_version_is_available() -> None:
+def test_the_cause_of_a_recovery_stays_when_the_version_is_available_again() -> None:
     store = new_store()
-    version = hosted(store, Phase.FAILED)
-    assert version.error is BROKEN
-    bring(store, version, Phase.WAITING, Phase.LOADING)
-    assert version.error is BROKEN
-    bring(store, version, Phase.AVAILABLE)
+    version = hosted(store, Phase.AVAILABLE)
     assert version.error is None
+    store.transition(version, Phase.RECOVERING, BROKEN)
+    bring(store, version, Phase.LOADING, Phase.AVAILABLE)
+    assert version.error is BROKEN

@@ -23,6 +23,7 @@ from ..tensors import STRING, LentMemory, RawTensor, VariableSpec
 from . import tensorflow_build as build
 from . import tensorflow_capi as capi
 from . import tensorflow_graph as graphs
+from . import tensorflow_signatures as signatures
 from .base import LoadRequest, OutputSink, Progress
 from .tensorflow_binding import BoundSignature
 
@@ -52,13 +53,13 @@ class TensorflowEngine:
         """
         capi.library()
         progress("reading", 0, 0)
-        meta_graph = graphs.read_meta_graph(request.path, request.tags)
-        entries = graphs.read_callables(meta_graph)
+        meta_graph = signatures.read_meta_graph(request.path, request.tags)
+        entries = signatures.read_entries(meta_graph)
         model = self._load_reachable(request, meta_graph, entries, progress)
         return model or self._load_complete(request, meta_graph, entries)
 
     def _load_reachable(
-        self, request: LoadRequest, meta_graph: pb.MetaGraphDef, entries: Sequence[graphs.Entry], progress: Progress
+        self, request: LoadRequest, meta_graph: pb.MetaGraphDef, entries: Sequence[signatures.Entry], progress: Progress
     ) -> TensorflowModel | None:
         graph = meta_graph.graph_def
         initialiser = graphs.init_op(meta_graph)
@@ -121,11 +122,11 @@ class TensorflowEngine:
             session.close()
 
     def _load_complete(
-        self, request: LoadRequest, meta_graph: pb.MetaGraphDef, entries: Sequence[graphs.Entry]
+        self, request: LoadRequest, meta_graph: pb.MetaGraphDef, entries: Sequence[signatures.Entry]
     ) -> TensorflowModel:
         session = capi.Session(self._config)
         try:
-            session.load_saved_model(request.path, request.tags or graphs.DEFAULT_TAGS)
+            session.load_saved_model(request.path, request.tags or signatures.DEFAULT_TAGS)
             nodes = graphs.reachable(
                 meta_graph.graph_def, [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
             )
@@ -184,7 +185,7 @@ class TensorflowModel:
         self,
         session: capi.Session,
         config: bytes,
-        entries: Sequence[graphs.Entry],
+        entries: Sequence[signatures.Entry],
         loader: str,
         variables: Sequence[VariableSpec],
     ) -> None:
@@ -239,7 +240,7 @@ class TensorflowModel:
         self._session.close()
 
 
-def _fetch_defaults(config: bytes, entries: Sequence[graphs.Entry], bound: Sequence[BoundSignature]) -> None:
+def _fetch_defaults(config: bytes, entries: Sequence[signatures.Entry], bound: Sequence[BoundSignature]) -> None:
     """Gives each signature the default values of its inputs."""
     places = [
         (bound[i], j, endpoint.default)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ModelhostError, Reason, brief
 from . import tensorflow_capi as capi
-from . import tensorflow_graph as graphs
+from .tensorflow_signatures import Entry
 
 
 class BoundSignature:
@@ -16,7 +16,7 @@ class BoundSignature:
     A session refuses a tensor that is fed twice, or fed and fetched; signatures of TensorFlow 1 may ask for both.
     """
 
-    def __init__(self, session: capi.Session, entry: graphs.Entry) -> None:
+    def __init__(self, session: capi.Session, entry: Entry) -> None:
         self._names = [endpoint.spec.name for endpoint in entry.inputs]
         self._inputs = [session.output(endpoint.tensor) for endpoint in entry.inputs]
         self._outputs = [session.output(endpoint.tensor) for endpoint in entry.outputs]

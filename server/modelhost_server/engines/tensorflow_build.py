@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ..compat import saved_model_pb2 as pb
 from ..tensors import STRING
-from .tensorflow_graph import Entry, Restore, reachable, reachable_functions
+from .tensorflow_graph import Restore, reachable, reachable_functions
+from .tensorflow_signatures import Entry
 
 PREFIX = "modelhost/checkpoint_prefix"
 RESTORE = "modelhost/restore"

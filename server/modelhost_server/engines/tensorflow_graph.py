@@ -1,4 +1,4 @@
-"""Reads saved_model.pb: which signatures a SavedModel has, and the part of its graph that they reach.
+"""The part of a SavedModel's graph that its signatures reach, and how its variables are restored.
 
 Pure functions over messages; no TensorFlow. The pruned graph is why a Keras 3 export, which stores every weight
 twice, costs the memory of one copy, and why a SavedModel whose variables TensorFlow's own Session loader leaves
@@ -8,7 +8,7 @@ as `tf.saved_model.load` finds them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,33 +17,11 @@ from google.protobuf.message import DecodeError
 
 from ..compat import saved_model_pb2 as pb
 from ..errors import ModelhostError, Reason, brief
-from ..tensors import ITEMSIZE, SignatureSpec, TensorSpec, VariableSpec
+from ..tensors import VariableSpec
+from .tensorflow_signatures import REF_DTYPE, shape_of
 
-DEFAULT_TAGS = ("serve",)
-# Signatures that exporters add for loaders, not for callers.
-_INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 # Where TensorFlow 1 lists the assets.
 _ASSETS_COLLECTION = "saved_model_assets"
-# DataType numbers from here on are TensorFlow 1's reference types.
-_REF_DTYPE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a signature's input or output is in the graph."""
-
-    spec: TensorSpec
-    tensor: str
-    default: pb.TensorValue | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A signature with its places in the graph."""
-
-    spec: SignatureSpec
-    inputs: tuple[Endpoint, ...]
-    outputs: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,97 +32,6 @@ class Restore:
     dtype: int
     key: str
     nbytes: int
-
-
-def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
-    """The MetaGraph with these tags, of a SavedModel directory.
-
-    Raises:
-        ModelhostError: SOURCE_NOT_FOUND, SOURCE_INVALID or SOURCE_UNSUPPORTED.
-    """
-    folder = Path(path)
-    file = folder / "saved_model.pb"
-    if not file.exists():
-        if (folder / "saved_model.pbtxt").is_file():
-            raise ModelhostError(
-                Reason.SOURCE_UNSUPPORTED, "a SavedModel in text form (saved_model.pbtxt); save it as saved_model.pb"
-            )
-        raise ModelhostError(
-            Reason.SOURCE_INVALID,
-            "not a SavedModel: the directory has no saved_model.pb, nor a sub-directory named by a version number "
-            "that has one",
-        )
-    if not file.is_file():
-        # To read a pipe would be to wait for ever.
-        raise ModelhostError(Reason.SOURCE_INVALID, "saved_model.pb cannot be read: it is not a regular file")
-    try:
-        saved_model = pb.SavedModel.FromString(file.read_bytes())
-    except DecodeError:
-        raise ModelhostError(Reason.SOURCE_INVALID, "saved_model.pb is truncated or corrupt") from None
-    except OSError as error:
-        raise ModelhostError(Reason.SOURCE_INVALID, f"saved_model.pb cannot be read: {error.strerror}") from None
-    wanted = set(tags or DEFAULT_TAGS)
-    for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == wanted:
-            return meta_graph
-    there = ", ".join(str(sorted(m.meta_info_def.tags)) for m in saved_model.meta_graphs) or "none"
-    raise ModelhostError(
-        Reason.SOURCE_INVALID, f"no MetaGraph with the tags {brief(sorted(wanted))}; the SavedModel has: {there}"
-    )
-
-
-def _shape(shape: pb.TensorShape) -> tuple[int, ...] | None:
-    return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
-
-
-def read_callables(meta_graph: pb.MetaGraphDef) -> list[Entry]:
-    """The signatures a caller can use, in alphabetical order.
-
-    Raises:
-        ModelhostError: SOURCE_INVALID when there is none.
-    """
-    placeholders_with_default = {n.name for n in meta_graph.graph_def.node if n.op == "PlaceholderWithDefault"}
-    callables = []
-    for name, definition in sorted(meta_graph.signature_def.items()):
-        if name in _INTERNAL_SIGNATURES or not definition.outputs:
-            continue
-        try:
-            inputs = tuple(
-                _endpoint(key, info, definition.defaults, placeholders_with_default)
-                for key, info in sorted(definition.inputs.items())
-            )
-            outputs = tuple(_endpoint(key, info, {}, ()) for key, info in sorted(definition.outputs.items()))
-        except ModelhostError as error:
-            raise ModelhostError(error.reason, f"signature {brief(name)}: {error.message}") from None
-        spec = SignatureSpec(
-            name, tuple(e.spec for e in inputs), tuple(e.spec for e in outputs), definition.method_name
-        )
-        callables.append(Entry(spec, inputs, outputs))
-    if not callables:
-        raise ModelhostError(
-            Reason.SOURCE_INVALID,
-            "the SavedModel has no signatures; give tf.saved_model.save a `signatures` argument, "
-            "or use model.export of Keras",
-        )
-    return callables
-
-
-def _endpoint(
-    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorValue], optional_nodes: Iterable[str]
-) -> Endpoint:
-    kind = info.WhichOneof("encoding")
-    if kind != "name":
-        raise ModelhostError(
-            Reason.SOURCE_UNSUPPORTED, f"{brief(name)} is a {kind} tensor; only dense tensors can be served"
-        )
-    dtype = info.dtype % _REF_DTYPE
-    if dtype not in ITEMSIZE:
-        raise ModelhostError(
-            Reason.SOURCE_UNSUPPORTED, f"{brief(name)} has TensorFlow's dtype number {dtype}, which cannot be served"
-        )
-    default = defaults.get(name)
-    optional = default is not None or info.name.partition(":")[0] in optional_nodes
-    return Endpoint(TensorSpec(name, dtype, _shape(info.tensor_shape), optional), info.name, default)
 
 
 def node_name(reference: str) -> str:
@@ -256,11 +143,11 @@ def variable_nodes(nodes: Iterable[pb.NodeDef]) -> list[pb.NodeDef]:
 
 def variable_spec(node: pb.NodeDef) -> VariableSpec:
     """What a variable's node says of it."""
-    shape = _shape(node.attr["shape"].shape)
+    shape = shape_of(node.attr["shape"].shape)
     # Looking up a missing key of a protobuf map would add it.
     shared_name = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
     name = shared_name or node.name
-    return VariableSpec(name, node.attr["dtype"].type % _REF_DTYPE, (-1,) if shape is None else shape)
+    return VariableSpec(name, node.attr["dtype"].type % REF_DTYPE, (-1,) if shape is None else shape)
 
 
 def unassigned(nodes: Sequence[pb.NodeDef]) -> list[pb.NodeDef]:

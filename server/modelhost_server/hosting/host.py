@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
-from ..store.names import DEFAULT_SCOPE
+from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
 from ..store.records import Scope, ScopeConfig, Version
@@ -151,6 +151,7 @@ class Host:
         self.check_accepting()
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
+        check_name("model", request.model)
         found = await resolve_source(request.source, request.version)
         request = replace(request, scope=scope.name, path=found.path, found_version=found.number)
         version, is_new = self.store.accept_load(request)

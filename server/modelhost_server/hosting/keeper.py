@@ -238,9 +238,7 @@ class ScopeKeeper:
             async with asyncio.timeout(self.scope.config.drain_timeout), self._changes:
                 return
         except TimeoutError:
-            logger.warning(
-                "scope '%s': a load that nobody wants does not end; killing its worker", self.scope.name
-            )
+            logger.warning("scope '%s': a load that nobody wants does not end; killing its worker", self.scope.name)
         for worker in list(self._workers):
             if version.key in worker.link.busy_keys():
                 worker.kill()

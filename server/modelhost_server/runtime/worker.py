@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -92,6 +93,10 @@ class _Inputs:
         self.lent.append((offset, memory))
         return memory
 
+    def held(self) -> list[tuple[int, LentMemory]]:
+        """The ranges that the engine still uses, because the model kept an input."""
+        return [(offset, memory) for offset, memory in self.lent if memory.in_use]
+
 
 class _Outputs:
     """Takes a run's outputs straight into the answer's frame."""
@@ -157,11 +162,11 @@ class Worker:
         with self._send_lock:
             self._sock.sendall(data)
 
-    def _send_error(self, call: int, error: Exception) -> None:
+    def _send_error(self, call: int, error: Exception, held: Sequence[int] = ()) -> None:
         if not isinstance(error, ModelhostError):
             traceback.print_exception(error)
             error = ModelhostError(Reason.INTERNAL, f"the worker failed with {type(error).__name__}; its log says more")
-        self._send(frames.json_frame(Kind.ERROR, call, error.to_json()))
+        self._send(frames.json_frame(Kind.ERROR, call, {**error.to_json(), "held": held}))
 
     def _predict(self, call: int, body: memoryview) -> None:
         inputs, writer = _Inputs(), TensorWriter(self._outputs)
@@ -171,14 +176,11 @@ class Worker:
             self._models[key].run(signature, tensors, outputs, _Outputs(writer))
         except Exception as error:
             writer.free()
-            # An error gives all inputs back at once: a run that failed keeps none that outlive its tensors.
-            for _, memory in inputs.lent:
-                if memory.in_use:
-                    memory.when_returned(lambda: None)
-            self._send_error(call, error)
-            return
-        held = [(offset, memory) for offset, memory in inputs.lent if memory.in_use]
-        self._send(frames.result_frame(call, writer, [offset for offset, _ in held]))
+            held = inputs.held()
+            self._send_error(call, error, [offset for offset, _ in held])
+        else:
+            held = inputs.held()
+            self._send(frames.result_frame(call, writer, [offset for offset, _ in held]))
         # Only now, so that the server never hears of a return before it hears that the range is held.
         for offset, memory in held:
             memory.when_returned(partial(self._release, offset))

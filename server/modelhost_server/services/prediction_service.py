@@ -30,13 +30,14 @@ class PredictionService:
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         """Runs one signature once."""
-        version = request.version
-        if not version and request.WhichOneof("choice") == "version":
+        version, label = request.version, request.label
+        if not (version or label) and (choice := request.WhichOneof("choice")):
+            wrong = "a number greater than 0; got 0" if choice == "version" else "a label's name; got nothing"
             raise ModelhostError(
-                Reason.INVALID_REQUEST, "version: expected a number greater than 0; got 0", field="version"
+                Reason.INVALID_REQUEST, f"{choice}: expected the field left out, or {wrong}", field=choice
             )
         prediction = await self._host.predict(
-            request.scope, request.model, version, request.label, request.signature,
+            request.scope, request.model, version, label, request.signature,
             raw_inputs(request.inputs), request.output_filter, call.deadline,
         )  # fmt: skip
         response = PredictResponse(version=prediction.version)

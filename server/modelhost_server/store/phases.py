@@ -43,7 +43,8 @@ class Phase(Enum):
     FREEING = State.UNLOADING
     # In: freed; the store forgets the version. Out: none.
     UNLOADED = State.UNLOADED
-    # In: could not be loaded, or was quarantined. Out: WAITING when it is loaded again, FREEING when it is unloaded.
+    # In: could not be loaded, or was quarantined. Out: FREEING when it is unloaded. A new
+    # load of its number puts another record in its place.
     FAILED = State.FAILED
 
 
@@ -55,7 +56,7 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.DRAINING: frozenset({Phase.FREEING}),
     Phase.FREEING: frozenset({Phase.UNLOADED}),
     Phase.UNLOADED: frozenset(),
-    Phase.FAILED: frozenset({Phase.WAITING, Phase.FREEING}),
+    Phase.FAILED: frozenset({Phase.FREEING}),
 }
 
 # Phases in which a version is wanted: it is served, or on its way there.

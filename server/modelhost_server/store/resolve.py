@@ -76,7 +76,7 @@ def not_available(version: Version) -> ModelhostError:
             why = version.error.message if version.error else "unknown"
             return ModelhostError(Reason.VERSION_FAILED, f"{resource} is FAILED: {why}", resource=resource)
         case Phase.RECOVERING:
-            why = version.error.message if version.error else "it is being loaded again"
+            why = version.error.message if version.error else "its worker died; it is being loaded again"
             return ModelhostError(
                 Reason.VERSION_LOADING, f"{resource} is not available: {why}", resource=resource, retry_after=1.0
             )

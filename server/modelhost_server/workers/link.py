@@ -206,7 +206,7 @@ class WorkerLink(asyncio.Protocol):
         if waiting is None:
             raise ValueError("a reply to no call")
         if isinstance(waiting, _Predict):
-            self._finish(call, waiting, ModelhostError.from_json(reply), ())
+            self._finish(call, waiting, ModelhostError.from_json(reply), [int(offset) for offset in reply["held"]])
             return
         self._forget(call)
         if waiting.future.done():
