@@ -551,33 +551,6 @@ def test_nothing_is_restored_when_anything_is_uncertain(spoil: typing.Any) -> No
     assert model.restores() is None
 
 
-@pytest.mark.parametrize(
-    ("sizes", "limit", "groups"),
-    [
-        ([], 10, []),
-        ([1], 10, [[1]]),
-        ([4, 4, 4, 4], 8, [[4, 4], [4, 4]]),
-        ([5, 5, 5], 8, [[5, 5], [5]]),
-        ([100, 1, 1], 8, [[100], [1, 1]]),
-        ([0, 0, 0], 8, [[0, 0, 0]]),
-        ([1, 2, 3], 1, [[1], [2], [3]]),
-    ],
-)
-def test_restores_are_grouped_by_size(sizes: list[int], limit: int, groups: list[list[int]]) -> None:
-    found = graphs.grouped([Restore("n", FLOAT, "k", size) for size in sizes], limit)
-    assert [[restore.nbytes for restore in group] for group in found] == groups
-
-
-@given(st.lists(st.integers(0, 50)), st.integers(1, 60))
-def test_groups_keep_everything_in_order_and_are_no_larger_than_needed(sizes: list[int], limit: int) -> None:
-    restores = [Restore(str(i), FLOAT, "k", size) for i, size in enumerate(sizes)]
-    groups = graphs.grouped(restores, limit)
-    assert [restore for group in groups for restore in group] == restores
-    for group in groups:
-        assert sum(restore.nbytes for restore in group[:-1]) < limit
-    assert all(sum(restore.nbytes for restore in group) >= limit for group in groups[:-1])
-
-
 # The graph that serves
 
 
@@ -595,9 +568,9 @@ def serving() -> pb.GraphDef:
         )
     )  # fmt: skip
     entries = signatures.read_entries(meta_graph)
-    groups = [[Restore("v", FLOAT, "the v", 24), Restore("w", INT64, "the w", 32)], [Restore("u", FLOAT, "the u", 4)]]
+    restores = [Restore("v", FLOAT, "the v", 24), Restore("w", INT64, "the w", 32)]
     before = meta_graph.SerializeToString(deterministic=True)
-    result = build.serving_graph(meta_graph, entries, "init", ["other asset:0"], groups)
+    result = build.serving_graph(meta_graph, entries, "init", ["other asset:0"], restores)
     assert meta_graph.SerializeToString(deterministic=True) == before
     return pb.GraphDef.FromString(result)
 
@@ -613,23 +586,15 @@ def test_the_serving_graph_holds_the_functions_that_are_reached() -> None:
     assert [(g.function_name, g.gradient_func) for g in library.gradient] == [("inner", "gradient")]
 
 
-def test_every_group_is_restored_by_one_operation() -> None:
+def test_every_variable_is_given_a_value_that_is_fed() -> None:
     nodes = {n.name: n for n in serving().node}
-    for group, variables, dtypes in ((0, ["v", "w"], [FLOAT, INT64]), (1, ["u"], [FLOAT])):
-        done = nodes[build.restore_operation(group)]
-        assigned = [nodes[graphs.node_name(reference)] for reference in done.input]
-        assert all(reference.startswith("^") for reference in done.input)
-        assert [a.input[0] for a in assigned] == variables
-        assert [a.attr["dtype"].type for a in assigned] == dtypes
-        reads = [a.input[1].split(":") for a in assigned]
-        assert [port for _, port in reads] == [str(i) for i in range(len(variables))]
-        read = nodes[reads[0][0]]
-        assert list(read.attr["dtypes"].list.type) == dtypes
-        assert read.input[0] == build.PREFIX
-        keys, slices = (nodes[reference].attr["value"].tensor for reference in read.input[1:])
-        assert list(keys.string_val) == [f"the {name}".encode() for name in variables]
-        assert list(slices.string_val) == [b""] * len(variables)
-        assert keys.tensor_shape == shaped(len(variables))
+    for i, (variable_name, dtype) in enumerate([("v", FLOAT), ("w", INT64)]):
+        assign = nodes[build.assign_operation(i)]
+        assert list(assign.input) == [variable_name, build.value(i)]
+        fed = nodes[build.value(i)]
+        assert fed.op == "Placeholder"
+        assert fed.attr["shape"].shape.unknown_rank
+        assert assign.attr["dtype"].type == fed.attr["dtype"].type == dtype
 
 
 def test_constants_keep_their_values_and_what_is_unknown_of_them() -> None:
@@ -653,13 +618,14 @@ def test_all_nodes_have_names_of_their_own_that_tensorflow_accepts() -> None:
 
 def test_all_that_nodes_refer_to_is_in_the_graph() -> None:
     nodes = serving().node
-    there = {*names(nodes)} | {"w", "u"}  # Restored for variables that this graph leaves out.
+    there = {*names(nodes)} | {"w"}  # Restored for variables that this graph leaves out.
     assert {graphs.node_name(reference) for n in nodes for reference in n.input} <= there
 
 
-def test_strings_are_read_from_a_graph_of_their_own() -> None:
-    nodes = {n.name: n for n in pb.GraphDef.FromString(build.read_strings_graph(["a", "b"])).node}
-    read = nodes[build.RESTORE]
-    assert (read.op, list(read.attr["dtypes"].list.type)) == ("RestoreV2", [STRING, STRING])
-    assert list(nodes[read.input[1]].attr["value"].tensor.string_val) == [b"a", b"b"]
-    assert nodes[build.PREFIX].attr["dtype"].type == STRING
+def test_values_are_read_one_at_a_time_by_an_operation_for_each_dtype() -> None:
+    nodes = {n.name: n for n in pb.GraphDef.FromString(build.checkpoint_graph()).node}
+    for dtype in (FLOAT, INT64, STRING):
+        read = nodes[build.read_operation(dtype)]
+        assert (read.op, list(read.attr["dtypes"].list.type)) == ("RestoreV2", [dtype])
+        assert list(read.input[:2]) == [build.PREFIX, build.KEY]
+        assert list(nodes[read.input[2]].attr["value"].tensor.string_val) == [b""]

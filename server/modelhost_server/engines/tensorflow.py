@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from ..compat import saved_model_pb2 as pb
 from ..errors import Code, ModelhostError, Reason
 from ..tensors import STRING, LentMemory, RawTensor, VariableSpec
@@ -26,9 +24,10 @@ from . import tensorflow_graph as graphs
 from . import tensorflow_signatures as signatures
 from .base import LoadRequest, OutputSink, Progress
 from .tensorflow_binding import BoundSignature
+from .tensorflow_checkpoint import Checkpoint
 
-_OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_RESTORE_GROUP_BYTES = 32 << 20
+# A load tells how far it is about this often.
+_PROGRESS_BYTES = 32 << 20
 
 
 class TensorflowEngine:
@@ -44,6 +43,17 @@ class TensorflowEngine:
             inter_op_parallelism_threads=-1 if inter_op_threads <= 1 else inter_op_threads,
         )
         self._config = config.SerializeToString()
+        self._preparation = threading.Lock()
+        self._is_prepared = False
+
+    def prepare(self) -> None:
+        """Starts the threads that all sessions of this process share; does nothing when they run."""
+        with self._preparation:
+            if not self._is_prepared:
+                session = capi.Session(self._config)
+                session.import_graph(b"")
+                session.close()
+                self._is_prepared = True
 
     def load(self, request: LoadRequest, progress: Progress) -> TensorflowModel:
         """Loads a SavedModel directory.
@@ -75,27 +85,25 @@ class TensorflowEngine:
                 "the SavedModel is incomplete: expected variables/variables.index, for it has variables",
             )
         variables = graphs.variable_nodes(nodes)
-        restores: list[graphs.Restore] = []
-        if variables:
-            checkpoint = self._read_object_graph(prefix)
-            found = graphs.find_restores(meta_graph, nodes, checkpoint) if checkpoint else None
-            if found is None:
-                return None
-            restores = found
-        elif any(node.op.startswith("Mutable") for node in nodes):
+        if not variables and any(node.op.startswith("Mutable") for node in nodes):
             return None
-        groups = graphs.grouped(restores, _RESTORE_GROUP_BYTES)
+        checkpoint = Checkpoint(prefix, self._config)
         session = capi.Session(self._config)
         try:
-            session.import_graph(build.serving_graph(meta_graph, entries, initialiser, list(assets), groups))
-            total, done = sum(restore.nbytes for restore in restores), 0
-            for i, group in enumerate(groups):
-                _run(session, {f"{build.PREFIX}:0": prefix.encode()}, [], [build.restore_operation(i)])
-                done += sum(restore.nbytes for restore in group)
-                progress("reading", done, total)
+            restores: list[graphs.Restore] = []
+            if variables:
+                objects = checkpoint.object_graph()
+                found = graphs.find_restores(meta_graph, nodes, objects) if objects else None
+                if found is None:
+                    session.close()
+                    return None
+                restores = found
+            session.import_graph(build.serving_graph(meta_graph, entries, initialiser, list(assets), restores))
+            if restores:
+                self._restore(session, checkpoint, restores, progress)
             if initialiser:
-                progress("warming", total, total)
-                _run(session, assets, [], [initialiser])
+                progress("warming", 0, 0)
+                _run(session, assets, [initialiser])
             restored = {restore.node for restore in restores}
             specs = [graphs.variable_spec(node) for node in variables if node.name in restored]
             model = TensorflowModel(session, self._config, entries, "reachable variables", specs)
@@ -108,18 +116,37 @@ class TensorflowEngine:
         except KeyError:
             session.close()
             return None
+        finally:
+            checkpoint.close()
         return model
 
-    def _read_object_graph(self, prefix: str) -> pb.TrackableObjectGraph | None:
-        session = capi.Session(self._config)
+    def _restore(
+        self, session: capi.Session, checkpoint: Checkpoint, restores: Sequence[graphs.Restore], progress: Progress
+    ) -> None:
+        """Gives the variables of a session their values, which are not copied."""
+        total = sum(restore.nbytes for restore in restores)
+        done = told = 0
+        values: list[int] = []
         try:
-            session.import_graph(build.read_strings_graph([_OBJECT_GRAPH_KEY]))
-            (value,) = _run(session, {f"{build.PREFIX}:0": prefix.encode()}, [f"{build.RESTORE}:0"], [])
-            return pb.TrackableObjectGraph.FromString(value[0])
-        except (capi.StatusError, DecodeError):
-            return None
+            for restore in restores:
+                values.append(checkpoint.read(restore.key, restore.dtype))
+                done += restore.nbytes
+                if done - told >= _PROGRESS_BYTES or done == total:
+                    progress("reading", done, total)
+                    told = done
+            session.run(
+                capi.Status(),
+                (capi.Output * len(values))(*[session.output(build.value(i)) for i in range(len(values))]),
+                (ctypes.c_void_p * len(values))(*values),
+                (capi.Output * 0)(),
+                (ctypes.c_void_p * 0)(),
+                (ctypes.c_void_p * len(values))(
+                    *[session.operation(build.assign_operation(i)) for i in range(len(values))]
+                ),
+            )
         finally:
-            session.close()
+            for pointer in values:
+                capi.delete_tensor(pointer)
 
     def _load_complete(
         self, request: LoadRequest, meta_graph: pb.MetaGraphDef, entries: Sequence[signatures.Entry]
@@ -147,26 +174,21 @@ def _source_error(error: capi.StatusError) -> ModelhostError:
     return ModelhostError(Reason.SOURCE_INVALID, f"TensorFlow cannot load the SavedModel: {first_line}")
 
 
-def _run(
-    session: capi.Session, feeds: dict[str, bytes], fetches: Sequence[str], targets: Sequence[str]
-) -> list[list[bytes]]:
-    """Runs with scalar strings fed; answers string tensors."""
+def _run(session: capi.Session, feeds: dict[str, bytes], targets: Sequence[str]) -> None:
+    """Runs operations with scalar strings fed."""
     values = [capi.copied_tensor(RawTensor(STRING, (), [value])) for value in feeds.values()]
-    results = (ctypes.c_void_p * len(fetches))()
     try:
         session.run(
             capi.Status(),
             (capi.Output * len(feeds))(*[session.output(name) for name in feeds]),
             (ctypes.c_void_p * len(values))(*values),
-            (capi.Output * len(fetches))(*[session.output(name) for name in fetches]),
-            results,
+            (capi.Output * 0)(),
+            (ctypes.c_void_p * 0)(),
             (ctypes.c_void_p * len(targets))(*[session.operation(name) for name in targets]),
         )
-        return [capi.read_tensor(pointer)[2] for pointer in results]  # type: ignore[misc, arg-type]
     finally:
-        for pointer in (*values, *results):
-            if pointer:
-                capi.delete_tensor(pointer)
+        for pointer in values:
+            capi.delete_tensor(pointer)
 
 
 class _ThreadStatus(threading.local):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..compat import saved_model_pb2 as pb
-from ..tensors import STRING
+from ..tensors import ITEMSIZE, STRING
 from .tensorflow_graph import Restore, reachable, reachable_functions
 from .tensorflow_signatures import Entry
 
 PREFIX = "modelhost/checkpoint_prefix"
-RESTORE = "modelhost/restore"
+KEY = "modelhost/checkpoint_key"
 _CONSTANT = "modelhost/constant"
 
 
@@ -21,50 +21,40 @@ def _const(name: str, value: pb.TensorValue) -> pb.NodeDef:
     return node
 
 
-def _string_vector(name: str, values: Sequence[str]) -> pb.NodeDef:
-    shape = pb.TensorShape(dim=[pb.TensorShape.Dim(size=len(values))])
-    return _const(
-        name, pb.TensorValue(dtype=STRING, tensor_shape=shape, string_val=[value.encode() for value in values])
-    )
-
-
-def _checkpoint_prefix() -> pb.NodeDef:
-    node = pb.NodeDef(name=PREFIX, op="Placeholder")
-    node.attr["dtype"].type = STRING
-    node.attr["shape"].shape.SetInParent()
+def _placeholder(name: str, dtype: int) -> pb.NodeDef:
+    node = pb.NodeDef(name=name, op="Placeholder")
+    node.attr["dtype"].type = dtype
+    node.attr["shape"].shape.unknown_rank = True
     return node
 
 
-def read_strings_graph(keys: Sequence[str]) -> bytes:
-    """A graph whose `RESTORE` reads string values from the checkpoint fed as `PREFIX`."""
-    graph = pb.GraphDef(node=[_checkpoint_prefix()])
-    graph.node.extend(_restore_nodes(RESTORE, keys, [STRING] * len(keys)))
+def read_operation(dtype: int) -> str:
+    """The operation of `checkpoint_graph` that reads values of a dtype."""
+    return f"modelhost/read/{dtype}"
+
+
+def checkpoint_graph() -> bytes:
+    """A graph that reads the value fed as `KEY` (one, as a vector) from the checkpoint fed as `PREFIX`."""
+    graph = pb.GraphDef(node=[_placeholder(PREFIX, STRING), _placeholder(KEY, STRING)])
+    # A value is read whole, not in slices.
+    one = pb.TensorShape(dim=[pb.TensorShape.Dim(size=1)])
+    slices = _const("modelhost/slices", pb.TensorValue(dtype=STRING, tensor_shape=one, string_val=[b""]))
+    graph.node.append(slices)
+    for dtype in ITEMSIZE:
+        read = pb.NodeDef(name=read_operation(dtype), op="RestoreV2", input=[PREFIX, KEY, slices.name])
+        read.attr["dtypes"].list.type.append(dtype)
+        graph.node.append(read)
     return graph.SerializeToString()
 
 
-def _restore_nodes(name: str, keys: Sequence[str], dtypes: Sequence[int]) -> list[pb.NodeDef]:
-    names = _string_vector(f"{name}/names", keys)
-    slices = _string_vector(f"{name}/slices", [""] * len(keys))
-    node = pb.NodeDef(name=name, op="RestoreV2", input=[PREFIX, names.name, slices.name])
-    node.attr["dtypes"].list.type.extend(dtypes)
-    return [names, slices, node]
+def value(index: int) -> str:
+    """The placeholder of the serving graph for a variable's value."""
+    return f"modelhost/value/{index}"
 
 
-def restore_operation(group: int) -> str:
-    """The operation that restores a group of variables."""
-    return f"{RESTORE}/{group}"
-
-
-def _restore_group(group: int, restores: Sequence[Restore]) -> list[pb.NodeDef]:
-    name = restore_operation(group)
-    nodes = _restore_nodes(f"{name}/read", [r.key for r in restores], [r.dtype for r in restores])
-    done = pb.NodeDef(name=name, op="NoOp")
-    for i, restore in enumerate(restores):
-        assign = pb.NodeDef(name=f"{name}/assign/{i}", op="AssignVariableOp", input=[restore.node, f"{name}/read:{i}"])
-        assign.attr["dtype"].type = restore.dtype
-        nodes.append(assign)
-        done.input.append(f"^{assign.name}")
-    return [*nodes, done]
+def assign_operation(index: int) -> str:
+    """The operation of the serving graph that gives a variable its value."""
+    return f"modelhost/assign/{index}"
 
 
 def constant(index: int) -> str:
@@ -83,9 +73,12 @@ def serving_graph(
     entries: Sequence[Entry],
     initialiser: str | None,
     asset_tensors: Sequence[str],
-    restore_groups: Sequence[Sequence[Restore]],
+    restores: Sequence[Restore],
 ) -> bytes:
-    """The serialized GraphDef to serve from: run `restore_operation(i)` for each group, then the initialiser."""
+    """The serialized GraphDef to serve from.
+
+    Run every `assign_operation` with every `value` fed, then the initialiser.
+    """
     roots = [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
     roots += [initialiser] if initialiser else []
     nodes = reachable(meta_graph.graph_def, [*roots, *asset_tensors])
@@ -100,7 +93,8 @@ def serving_graph(
     graph.node.extend(nodes)
     graph.library.function.extend(functions)
     graph.library.gradient.extend(gradients)
-    graph.node.append(_checkpoint_prefix())
-    for i, restores in enumerate(restore_groups):
-        graph.node.extend(_restore_group(i, restores))
+    for i, restore in enumerate(restores):
+        assign = pb.NodeDef(name=assign_operation(i), op="AssignVariableOp", input=[restore.node, value(i)])
+        assign.attr["dtype"].type = restore.dtype
+        graph.node.extend([_placeholder(value(i), restore.dtype), assign])
     return graph.SerializeToString()

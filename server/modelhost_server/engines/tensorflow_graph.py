@@ -216,16 +216,3 @@ def _restore(
     if saved.variable.dtype != dtype or len(stored.attributes) != 1 or stored.attributes[0].name != "VARIABLE_VALUE":
         return None
     return Restore(node.name, dtype, stored.attributes[0].checkpoint_key, variable_spec(node).nbytes)
-
-
-def grouped(restores: Sequence[Restore], group_bytes: int) -> list[list[Restore]]:
-    """The restores in groups of about `group_bytes`: enough at once to be fast, few enough to tell the progress."""
-    groups: list[list[Restore]] = []
-    size = group_bytes
-    for restore in restores:
-        if size >= group_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(restore)
-        size += restore.nbytes
-    return groups

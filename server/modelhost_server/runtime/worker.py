@@ -29,8 +29,10 @@ from ..tensors import LentMemory
 
 _READ_BYTES = 256 << 10
 _LOAD_THREADS = 4
-# Loads step back behind predictions, of this scope and of others.
-_LOAD_NICENESS = 10
+# Loads step back behind predictions, of this scope and of others: they have a lower priority and only half of the
+# processors, because a prediction that wakes up on a processor where a load is in the kernel waits for it.
+_LOAD_NICENESS = 19
+_LOAD_PROCESSORS = 0.5
 
 
 class FrameReader:
@@ -124,7 +126,7 @@ class Worker:
         self._lanes = int(config["max_in_flight"])
         self._engine = TensorflowEngine(int(config["intra_op_threads"]), int(config["inter_op_threads"]))
         self._models: dict[int, LoadedModel] = {}
-        self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _lower_priority)
+        self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _step_back)
 
     def serve(self) -> None:
         """Serves until the server closes the socket."""
@@ -155,6 +157,9 @@ class Worker:
                 self._outputs.free(offset)
         else:
             action = {Kind.LOAD: self._load, Kind.UNLOAD: self._unload}[Kind(kind)]
+            if kind == Kind.LOAD:
+                # Here, because threads that are started by a loader would inherit that it steps back.
+                self._engine.prepare()
             self._loaders.submit(self._control, action, call, frames.read_json(body))
 
     def _send(self, frame: list[Any]) -> None:
@@ -219,8 +224,11 @@ class Worker:
         return dict(measure())
 
 
-def _lower_priority() -> None:
+def _step_back() -> None:
+    """Makes this thread, and those that are started from it, leave the way to others."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, processors[-max(1, int(len(processors) * _LOAD_PROCESSORS)) :])
 
 
 def main(sock: socket.socket, inputs_fd: int, outputs_fd: int, config: dict[str, Any]) -> None:
