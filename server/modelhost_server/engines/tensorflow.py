@@ -43,17 +43,12 @@ class TensorflowEngine:
             inter_op_parallelism_threads=-1 if inter_op_threads <= 1 else inter_op_threads,
         )
         self._config = config.SerializeToString()
-        self._preparation = threading.Lock()
-        self._is_prepared = False
 
     def prepare(self) -> None:
-        """Starts the threads that all sessions of this process share; does nothing when they run."""
-        with self._preparation:
-            if not self._is_prepared:
-                session = capi.Session(self._config)
-                session.import_graph(b"")
-                session.close()
-                self._is_prepared = True
+        """Starts the threads that all sessions of this process share."""
+        session = capi.Session(self._config)
+        session.import_graph(b"")
+        session.close()
 
     def load(self, request: LoadRequest, progress: Progress) -> TensorflowModel:
         """Loads a SavedModel directory.

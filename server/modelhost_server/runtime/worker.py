@@ -130,10 +130,20 @@ class Worker:
 
     def serve(self) -> None:
         """Serves until the server closes the socket."""
+        self._prepare()
         # One lane more than may run at once, so that somebody always reads.
         for i in range(self._lanes):
             threading.Thread(target=self._lane, name=f"lane-{i}", daemon=True).start()
         self._lane()
+
+    def _prepare(self) -> None:
+        """Starts the engine's own threads: now, because from a loader they would inherit that it steps back; and on the
+        loaders' processors, because it takes some milliseconds."""
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, _load_processors())
+        self._engine.prepare()
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), everywhere)
 
     def _lane(self) -> None:
         try:
@@ -157,9 +167,6 @@ class Worker:
                 self._outputs.free(offset)
         else:
             action = {Kind.LOAD: self._load, Kind.UNLOAD: self._unload}[Kind(kind)]
-            if kind == Kind.LOAD:
-                # Here, because threads that are started by a loader would inherit that it steps back.
-                self._engine.prepare()
             self._loaders.submit(self._control, action, call, frames.read_json(body))
 
     def _send(self, frame: list[Any]) -> None:
@@ -227,8 +234,12 @@ class Worker:
 def _step_back() -> None:
     """Makes this thread, and those that are started from it, leave the way to others."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
+    os.sched_setaffinity(0, _load_processors())
+
+
+def _load_processors() -> list[int]:
     processors = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, processors[-max(1, int(len(processors) * _LOAD_PROCESSORS)) :])
+    return processors[-max(1, int(len(processors) * _LOAD_PROCESSORS)) :]
 
 
 def main(sock: socket.socket, inputs_fd: int, outputs_fd: int, config: dict[str, Any]) -> None:
