@@ -138,7 +138,8 @@ class Worker:
 
     def _prepare(self) -> None:
         """Starts the engine's own threads: now, because from a loader they would inherit that it steps back; and on the
-        loaders' processors, because it takes some milliseconds."""
+        loaders' processors, because it takes some milliseconds.
+        """
         everywhere = os.sched_getaffinity(0)
         os.sched_setaffinity(0, _load_processors())
         self._engine.prepare()
