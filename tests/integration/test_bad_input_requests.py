@@ -363,7 +363,7 @@ def test_bad_loads_among_good_ones_fail_alone(models, stubs, scope):
     assert {index for index, answer in ends.items() if answer.WhichOneof("outcome") == "loaded"} == {0, 7}
     reasons = [error_pb2.ErrorReason.Name(ends[i].error.reason).removeprefix("ERROR_REASON_") for i in range(1, 7)]
     assert reasons == [
-        "INVALID_NAME", "SCOPE_NOT_FOUND", "SOURCE_NOT_FOUND", "SOURCE_INVALID", "UNSUPPORTED", "INVALID_REQUEST",
+        "INVALID_NAME", "SCOPE_NOT_FOUND", "SOURCE_NOT_FOUND", "SOURCE_INVALID", "UNSUPPORTED", "INVALID_NAME",
     ]  # fmt: skip
     assert all(ends[i].error.message for i in range(1, 7))
 

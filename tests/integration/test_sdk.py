@@ -104,7 +104,7 @@ def test_a_watch_outlives_a_restart_of_the_server(models, tmp_path):
         with ServerProcess(listen=(address,)):
             client.load("new", str(models / "half_plus_two"))
             # The new server knows nothing of the old revision, so the watch begins with a snapshot again.
-            assert next(event.model for event in events if event.model) == "new"
+            assert next(event.version.model for event in events if event.version) == "new"
             events.close()
 
 

@@ -200,7 +200,7 @@ class ScopeKeeper:
         if version.phase is Phase.DRAINING:
             drained = await self._drain(version)
             self._store.transition(version, Phase.FREEING)
-        if any(version.key in worker.link.busy_keys() for worker in self._workers):
+        if self._loading(version):
             await self._end_load(version)
         private = 0
         for worker in list(self._workers):
@@ -239,9 +239,12 @@ class ScopeKeeper:
                 return
         except TimeoutError:
             logger.warning("scope '%s': a load that nobody wants does not end; killing its worker", self.scope.name)
-        for worker in list(self._workers):
-            if version.key in worker.link.busy_keys():
-                worker.kill()
+        for worker in self._loading(version):
+            worker.kill()
+
+    def _loading(self, version: Version) -> list[Worker]:
+        """The workers that are loading a version now."""
+        return [w for w in self._workers if version.key in w.link.busy_keys() and version.key not in w.loaded]
 
     async def _drain(self, version: Version) -> bool:
         """Waits until no prediction uses the version; False when the scope's drain timeout came first."""

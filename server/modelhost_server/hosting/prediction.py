@@ -101,7 +101,13 @@ async def predict(
         version.release()
         raise _not_there(version)
     running = _Running(version, gate, queue_ns)
-    worker.link.predict(version.key, position, wanted, chosen, running.on_answer)
+    try:
+        worker.link.predict(version.key, position, wanted, chosen, running.on_answer)
+    except Exception:
+        # Nothing was sent, so no answer will give back what the prediction holds.
+        gate.leave()
+        version.release()
+        raise
     grace = keeper.scope.config.overrun_grace
     if grace is not None and deadline is not None:
         running.overrun = asyncio.get_running_loop().call_at(deadline + grace, keeper.end_overrun, worker)

@@ -87,8 +87,11 @@ class WorkerTemplate:
         try:
             sockets.hand_over(lambda fds: self._send(message, fds))
             pid = await asyncio.wait_for(started, _START_SECONDS)
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
+            # A worker that is there by now finds that nobody else is, and ends.
             sockets.close()
+            if not isinstance(error, OSError):
+                raise
             raise ModelhostError(
                 Reason.WORKER_UNAVAILABLE, f"no worker can be started ({type(error).__name__})", retry_after=1.0
             ) from None
