@@ -1,5 +1,6 @@
 """Loading, reloading, unloading, watching: what ModelService promises."""
 
+import os
 import shutil
 import threading
 import uuid
@@ -131,6 +132,26 @@ def test_unload_does_not_wait_for_ever(stubs, models):
     assert failure(call.result)[0] is grpc.StatusCode.UNAVAILABLE
     assert half(stubs, "impatient") == 4.0
     stubs.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="impatient", force=True))
+
+
+def test_a_load_that_hangs_can_be_ended(stubs, models, tmp_path):
+    create = scope_service_pb2.CreateScopeRequest(scope="hanging")
+    create.config.drain_timeout.FromMilliseconds(300)
+    stubs.scopes.CreateScope(create)
+    load(stubs, "hanging", "half", models / "half_plus_two")
+    hanging = tmp_path / "model"
+    shutil.copytree(models / "half_plus_two", hanging)
+    data = hanging / "variables" / "variables.data-00000-of-00001"
+    data.unlink()
+    os.mkfifo(data)
+    load(stubs, "hanging", "stuck", hanging, no_wait=True)
+    eventually(lambda: version_of(stubs, "hanging", "stuck").progress.stage == model_pb2.LOAD_STAGE_READING)
+    assert half(stubs, "hanging") == 4.0, "a load that hangs holds up no predictions"
+    unload(stubs, "hanging", "stuck")
+    assert eventually(lambda: half(stubs, "hanging") == 4.0)
+    load(stubs, "hanging", "more", models / "half_plus_three")
+    assert half(stubs, "hanging", "more") == 5.0
+    stubs.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="hanging", force=True))
 
 
 def test_unloading_the_last_model_replaces_the_worker(server, stubs, models):
