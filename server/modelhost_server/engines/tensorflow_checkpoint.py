@@ -1,7 +1,7 @@
 """Reads values from a checkpoint, one at a time.
 
 TensorFlow's own restore reads several at once on eight threads of its own, which made the p99 of other scopes' small
-models five times what it was; one at a time is read by the thread that loads, at that thread's low priority.
+models five times what it was; one at a time is read by the thread that loads, in idle time.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ from ..tensors import LentMemory
 
 _READ_BYTES = 256 << 10
 _LOAD_THREADS = 4
-# Loads step back behind predictions, of this scope and of others: they have a lower priority and only half of the
-# processors, because a prediction that wakes up on a processor where a load is in the kernel waits for it.
-_LOAD_NICENESS = 19
+# Loads step back behind predictions, of this scope and of others: they run when a processor is idle, because a thread
+# that is only nice keeps it to the end of its time slice, and on half of the processors, because a prediction that wakes
+# up where a load is in the kernel waits for it. (Beside predictions that take all there is, a load of 0.6 s took 3.7 s.)
 _LOAD_PROCESSORS = 0.5
 
 
@@ -234,7 +234,7 @@ class Worker:
 
 def _step_back() -> None:
     """Makes this thread, and those that are started from it, leave the way to others."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.sched_setaffinity(0, _load_processors())
 
 
