@@ -29,9 +29,10 @@ from ..tensors import LentMemory
 
 _READ_BYTES = 256 << 10
 _LOAD_THREADS = 4
-# Loads step back behind predictions, of this scope and of others: they run when a processor is idle, because a thread
-# that is only nice keeps it to the end of its time slice, and on half of the processors, because a prediction that wakes
-# up where a load is in the kernel waits for it. (Beside predictions that take all there is, a load of 0.6 s took 3.7 s.)
+# Loads step back behind predictions, of this scope and of others. They run when a processor is idle, because a thread
+# that is only nice keeps it to the end of its time slice; and on half of the processors, because a prediction that
+# wakes up where a load is in the kernel waits for it. Beside predictions that take all there is, a load of 0.6 s took
+# 3.7 s.
 _LOAD_PROCESSORS = 0.5
 
 
