@@ -69,7 +69,7 @@ class TensorflowEngine:
         graph = meta_graph.graph_def
         initialiser = graphs.init_op(meta_graph)
         assets = graphs.asset_feeds(meta_graph, request.path)
-        roots = [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
+        roots = [tensor for entry in entries for tensor in entry.tensors]
         nodes = graphs.reachable(graph, [*roots, *([initialiser] if initialiser else []), *assets])
         graphs.check_tables(nodes)
         prefix = str(Path(request.path) / "variables" / "variables")
@@ -149,9 +149,7 @@ class TensorflowEngine:
         session = capi.Session(self._config)
         try:
             session.load_saved_model(request.path, request.tags or signatures.DEFAULT_TAGS)
-            nodes = graphs.reachable(
-                meta_graph.graph_def, [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
-            )
+            nodes = graphs.reachable(meta_graph.graph_def, [tensor for entry in entries for tensor in entry.tensors])
             variables = [graphs.variable_spec(node) for node in graphs.variable_nodes(nodes)]
             return TensorflowModel(session, self._config, entries, "complete graph", variables)
         except capi.StatusError as error:

@@ -79,7 +79,7 @@ def serving_graph(
 
     Run every `assign_operation` with every `value` fed, then the initialiser.
     """
-    roots = [e.tensor for entry in entries for e in (*entry.inputs, *entry.outputs)]
+    roots = [tensor for entry in entries for tensor in entry.tensors]
     roots += [initialiser] if initialiser else []
     nodes = reachable(meta_graph.graph_def, [*roots, *asset_tensors])
     graph = pb.GraphDef()

@@ -36,6 +36,11 @@ class Entry:
     inputs: tuple[Endpoint, ...]
     outputs: tuple[Endpoint, ...]
 
+    @property
+    def tensors(self) -> list[str]:
+        """The tensors of all inputs and outputs."""
+        return [endpoint.tensor for endpoint in (*self.inputs, *self.outputs)]
+
 
 def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
     """The MetaGraph with these tags, of a SavedModel directory.
