@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-unit test-slow check format generate bench clean
-.PHONY: bench-overhead bench-isolation bench-memory bench-ipc bench-engine
+.PHONY: bench-overhead bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ format: $(STAMP)  ## Format the code and mend what ruff can mend.
 generate: $(STAMP)  ## Generate the code of protos/ and the synchronous client.
 	PYTHON=$(BIN)/python scripts/generate.sh
 
-bench: bench-overhead bench-isolation bench-memory bench-ipc bench-engine  ## Run all benchmarks.
+bench: bench-overhead bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine  ## Run all benchmarks.
 
 bench-overhead: $(STAMP)  ## Throughput and latency beside a plain grpc.aio server and a direct call.
 	$(BIN)/python -m benchmarks.overhead
@@ -62,6 +62,16 @@ bench-isolation: $(STAMP)  ## Latency of one scope while another one loads.
 
 bench-memory: $(STAMP)  ## Memory before, with, and after ten ResNet50s.
 	$(BIN)/python -m benchmarks.memory
+
+bench-engines: $(STAMP)  ## What the engine that modelhost chooses gains, on eight models.
+	$(BIN)/python -m benchmarks.engines
+
+bench-density: $(STAMP)  ## Memory of fine-tunes of one model, then all that bench-batch measures.
+	$(BIN)/python -m benchmarks.density
+	$(BIN)/python -m benchmarks.batch
+
+bench-batch: $(STAMP)  ## Loading a hundred models at once, and the memory of ten MobileNetV2s on LiteRT.
+	$(BIN)/python -m benchmarks.batch
 
 bench-ipc: $(STAMP)  ## Ways to carry tensors between server and worker.
 	$(BIN)/python -m benchmarks.ipc

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from modelhost_server.engines.base import LoadRequest
+from modelhost_server.engines.base import EngineOptions, LoadRequest
 from modelhost_server.engines.tensorflow import TensorflowEngine
 from modelhost_server.tensors import RawTensor
 
@@ -77,7 +77,7 @@ class _Bytes:
 
 def c_api(path: str, shape: tuple[int, ...], intra: int, inter: int = 1) -> Run:
     """The tensorflow engine of modelhost: sessions of the C library, operations in the caller's own thread."""
-    model = TensorflowEngine(intra, inter).load(LoadRequest(path), lambda stage, done, total: None)
+    model = TensorflowEngine(EngineOptions(intra, inter, 1)).load(LoadRequest(path), lambda stage, done, total: None)
     position = next(i for i, spec in enumerate(model.signatures) if spec.name == _SIGNATURE)
     sink = _Bytes()
     return lambda data: model.run(position, [(0, RawTensor(_FLOAT32, shape, data))], (), sink)

@@ -30,7 +30,18 @@ TOKENS = {
     "open_async_channel": "open_channel",
 } | {
     f"Async{name}": name
-    for name in ("Client", "Connection", "Models", "Predictions", "Scopes", "StreamRequests", "Stubs")
+    for name in (
+        "Client",
+        "Connection",
+        "Models",
+        "Optimizations",
+        "Predictions",
+        "Scopes",
+        "Signatures",
+        "StreamRequests",
+        "Stubs",
+        "Watches",
+    )
 }
 
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parent.parent
-_BUILDER = _ROOT / "tests" / "models" / "build.py"
 _scope_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
     """A directory of SavedModels, built once for each state of the builder by a process that has TensorFlow."""
-    digest = hashlib.sha256(_BUILDER.read_bytes()).hexdigest()[:16]
-    directory = _ROOT / ".cache" / "test-models" / digest
-    if not (directory / "complete").exists():
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        result = subprocess.run(
-            [sys.executable, str(_BUILDER), str(directory)], env=environment, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr[-4000:]
-        (directory / "complete").touch()
-    return directory
+    from support.building import built
+
+    return built("build")
 
 
 @pytest.fixture(scope="session")

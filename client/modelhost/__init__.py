@@ -13,6 +13,7 @@ is a `ModelhostError` or a class below it.
 
 from ._async import AsyncClient
 from ._channel import tls
+from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
 from ._errors import (
     AlreadyExistsError,
     ConflictError,
@@ -34,20 +35,25 @@ from ._errors import (
     UnsupportedError,
     Violation,
 )
+from ._optimization_types import (
+    OptimizationMeasure,
+    OptimizationMethod,
+    OptimizationProgress,
+    OptimizationReport,
+    OutputDrift,
+)
+from ._scope_types import ScopeConfig, ScopeInfo, ScopeMemory, ScopeStatistics
 from ._sync import Client
 from ._types import (
     CLIENT_TIMEOUT,
-    EngineInfo,
     LoadProgress,
     LoadSpec,
     LoadUpdate,
     ModelInfo,
     Prediction,
     PredictItem,
-    ScopeConfig,
-    ScopeInfo,
-    ScopeMemory,
-    ScopeStatistics,
+    PredictTarget,
+    Sample,
     SignatureInfo,
     StreamResult,
     TensorInfo,
@@ -55,6 +61,7 @@ from ._types import (
     VersionInfo,
     VersionMemory,
     VersionStatistics,
+    Warmup,
     WatchEvent,
 )
 
@@ -65,7 +72,9 @@ __all__ = [
     "Client",
     "ConflictError",
     "DeadlineExceededError",
+    "EngineCandidate",
     "EngineInfo",
+    "EngineTiming",
     "FailedPreconditionError",
     "InternalError",
     "InvalidInputError",
@@ -78,11 +87,18 @@ __all__ = [
     "ModelhostError",
     "NotFoundError",
     "OperationCancelledError",
+    "OptimizationMeasure",
+    "OptimizationMethod",
+    "OptimizationProgress",
+    "OptimizationReport",
+    "OutputDrift",
     "PermissionDeniedError",
     "PredictItem",
+    "PredictTarget",
     "Prediction",
     "ResourceExhaustedError",
     "RevisionCompactedError",
+    "Sample",
     "ScopeConfig",
     "ScopeInfo",
     "ScopeMemory",
@@ -99,6 +115,7 @@ __all__ = [
     "VersionMemory",
     "VersionStatistics",
     "Violation",
+    "Warmup",
     "WatchEvent",
     "tls",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import grpc
 
 from ._async_models import AsyncModels
+from ._async_optimizations import AsyncOptimizations
 from ._async_predictions import AsyncPredictions
 from ._async_scopes import AsyncScopes
 from ._types import DEFAULT_TIMEOUT
 
 
-class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
+class AsyncClient(AsyncPredictions, AsyncModels, AsyncOptimizations, AsyncScopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
@@ -20,7 +21,8 @@ class AsyncClient(AsyncPredictions, AsyncModels, AsyncScopes):
     Args:
         target: "host:port", or "unix:/path" for a server on this machine.
         timeout: seconds that a call may take which is not given a timeout of its own; None for no limit. Calls that
-            may rightly take long (`load`, `unload`, `update_scope`, `delete_scope`) have no limit unless given one.
+            may rightly take long (`load`, `unload`, `optimize`, `wait_tuned`,
+            `update_scope`, `delete_scope`) have no limit unless given one.
         credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
         token: sent with every call as `authorization: Bearer <token>`.
         max_message_bytes: size of the largest answer to accept; None for no limit.

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
-from modelhost.v1 import model_pb2, model_service_pb2, prediction_service_pb2, tensor_pb2
+from modelhost.v1 import prediction_service_pb2, tensor_pb2
 
-from ._async_connection import AsyncConnection
-from ._errors import InvalidInputError, ModelhostError
+from ._async_signatures import AsyncSignatures
+from ._errors import (
+    InvalidInputError,
+    ModelFailedError,
+    ModelhostError,
+    NotFoundError,
+    UnavailableError,
+    UnreachableError,
+)
 from ._items import AsyncStreamRequests, async_items
-from ._messages import model_info, predict_request, prediction, stream_request, stream_result
-from ._names import ModelRef, parse_model
-from ._signatures import STALE_REASONS, find_signature, needs_signature, to_tensors
-from ._types import CLIENT_TIMEOUT, Inputs, Prediction, PredictItem, SignatureInfo, StreamResult, Timeout
+from ._messages import many_request, many_result, predict_request, prediction, stream_request, stream_result
+from ._names import ModelRef, parse_model, parse_models
+from ._signatures import STALE_REASONS, needs_signature, to_tensors
+from ._types import CLIENT_TIMEOUT, Inputs, Prediction, PredictItem, PredictTarget, StreamResult, Timeout
 
 
-class AsyncPredictions(AsyncConnection):
+class AsyncPredictions(AsyncSignatures):
     """Asks models."""
-
-    # What is known of the models asked so far. A signature that proves out of date is learnt again.
-    _signatures: dict[tuple[ModelRef, str], SignatureInfo]
 
     async def predict(
         self,
@@ -80,6 +83,57 @@ class AsyncPredictions(AsyncConnection):
         # The inputs fitted what was known of the model, so the model has changed since.
         tensors = to_tensors(inputs, await self._learn(ref, signature))
         return await self._predict(predict_request(ref, tensors, signature, outputs), timeout)
+
+    async def predict_many(
+        self,
+        models: Sequence[str | PredictTarget],
+        inputs: Inputs,
+        *,
+        scope: str | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: Timeout = CLIENT_TIMEOUT,
+    ) -> list[Prediction | ModelhostError]:
+        """Runs the same inputs through several models of one scope, in one call and side by side.
+
+        >>> answers = await client.predict_many(["half_plus_two", "no_such_model"], [4.0])
+        >>> answers[0]["y"]
+        array([4.], dtype=float32)
+        >>> answers[1].reason
+        'MODEL_NOT_FOUND'
+
+        The inputs are sent once. What `predict` says of them holds here, too; the signature that lists are converted
+        to, and a single array is named by, is that of the first model that has one they fit.
+
+        Args:
+            models: names as for `predict`, or `PredictTarget` to name a signature; at most 1000.
+            inputs: arrays by input name, or one array for models that need a single input.
+            scope: the scope of names that have none in them; "default" when None.
+            outputs: names of the outputs to compute; all when None.
+            timeout: seconds, for all of them.
+
+        Returns:
+            What became of each, in the order of `models`: a prediction, or the error, to be looked at or raised. One
+            that fails stops no other.
+
+        Raises:
+            InvalidRequestError: a name is malformed, or the models are not all of one scope.
+            NotFoundError: there is no such scope.
+            DeadlineExceededError: no answer within the timeout.
+        """
+        targets = [target if isinstance(target, PredictTarget) else PredictTarget(target) for target in models]
+        one_scope, refs = parse_models([(target.model, target.version, target.label) for target in targets], scope)
+        signatures = [target.signature for target in targets]
+        tensors = await self._shared_tensors(list(zip(refs, signatures, strict=True)), inputs)
+        if isinstance(tensors, list):
+            return [*tensors]
+        request = many_request(refs, signatures, tensors, outputs, one_scope)
+        metadata = (("modelhost-scope", one_scope),)
+        response = await self._call(self._stubs.predictions.PredictMany, request, timeout, metadata=metadata)
+        results = [many_result(result) for result in response.results]
+        for ref, signature, result in zip(refs, signatures, results, strict=False):
+            if isinstance(result, ModelhostError) and result.reason in STALE_REASONS:
+                self._signatures.pop((ref, signature), None)
+        return results
 
     async def predict_stream(
         self, requests: AsyncStreamRequests, *, in_flight: int = 64, timeout: Timeout = CLIENT_TIMEOUT
@@ -159,21 +213,21 @@ class AsyncPredictions(AsyncConnection):
         metadata = (("modelhost-scope", request.scope), ("modelhost-model", request.model))
         return prediction(await self._call(self._stubs.predictions.Predict, request, timeout, metadata=metadata))
 
-    async def _tensors(self, ref: ModelRef, signature: str, inputs: Inputs) -> dict[str, tensor_pb2.Tensor]:
-        known = self._signatures.get((ref, signature))
-        if known is not None:
-            # When they do not fit, it may be the signature that is out of date.
-            with suppress(InvalidInputError):
-                return to_tensors(inputs, known)
-        elif not needs_signature(inputs):
+    async def _shared_tensors(
+        self, targets: Sequence[tuple[ModelRef, str]], inputs: Inputs
+    ) -> dict[str, tensor_pb2.Tensor] | list[ModelhostError]:
+        """`inputs` as they travel to all targets; or when no target lets them be understood, why not, for each."""
+        if not needs_signature(inputs):
             return to_tensors(inputs, None)
-        return to_tensors(inputs, await self._learn(ref, signature))
-
-    async def _learn(self, ref: ModelRef, signature: str) -> SignatureInfo:
-        request = model_service_pb2.GetModelRequest(
-            scope=ref.scope, model=ref.model, version=ref.version, view=model_pb2.MODEL_VIEW_FULL
-        )
-        response = await self._call(self._stubs.models.GetModel, request, CLIENT_TIMEOUT)
-        found = find_signature(model_info(response.model), ref, signature)
-        self._signatures[ref, signature] = found
-        return found
+        failures: list[ModelhostError] = []
+        for ref, signature in targets:
+            try:
+                return await self._tensors(ref, signature, inputs)
+            except UnreachableError:
+                raise
+            except (NotFoundError, InvalidInputError, ModelFailedError, UnavailableError) as error:
+                # This is about all targets.
+                if error.reason == "SCOPE_NOT_FOUND":
+                    raise
+                failures.append(error)
+        return failures

@@ -10,9 +10,10 @@ from modelhost.v1 import scope_service_pb2
 
 from ._async_connection import AsyncConnection
 from ._errors import InvalidRequestError
-from ._messages import scope_config_message, scope_info
 from ._names import check_name
-from ._types import CLIENT_TIMEOUT, ScopeInfo, ScopeOptions, Timeout
+from ._scope_messages import scope_config_message, scope_info
+from ._scope_types import ScopeInfo, ScopeOptions
+from ._types import CLIENT_TIMEOUT, Timeout
 
 _PAGE_SIZE = 1000
 

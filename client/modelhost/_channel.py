@@ -11,15 +11,19 @@ import grpc
 import grpc.aio
 
 from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
+from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from modelhost.v1.scope_service_pb2_grpc import ScopeServiceStub
 
 if TYPE_CHECKING:
     from modelhost.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+    from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
     from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
     from modelhost.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
 
-_MODELS, _PREDICTIONS, _SCOPES = (f"modelhost.v1.{service}Service" for service in ("Model", "Prediction", "Scope"))
+_MODELS, _OPTIMIZATIONS, _PREDICTIONS, _SCOPES = (
+    f"modelhost.v1.{service}Service" for service in ("Model", "Optimization", "Prediction", "Scope")
+)
 
 
 def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, object]:
@@ -35,18 +39,19 @@ def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, obje
     }
 
 
-# Only what may safely happen twice: questions, and loads and unloads, which carry a request id. A prediction may be
-# the very thing that killed the worker, so it gets one more try and no third.
+# Only what may safely happen twice: questions; and loads, unloads and optimizations, which carry a request id. A
+# prediction may be the very thing that killed the worker, so it gets one more try and no third.
 _SERVICE_CONFIG = {
     "methodConfig": [
         _retry(
             {
                 _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
+                _OPTIMIZATIONS: ("OptimizeModel",),
                 _SCOPES: ("GetScope", "ListScopes"),
             },
             attempts=3,
         ),
-        _retry({_PREDICTIONS: ("Predict",)}, attempts=2),
+        _retry({_PREDICTIONS: ("Predict", "PredictMany")}, attempts=2),
     ]
 }
 
@@ -94,6 +99,7 @@ class Stubs:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.models = ModelServiceStub(channel)
+        self.optimizations = OptimizationServiceStub(channel)
         self.predictions = PredictionServiceStub(channel)
         self.scopes = ScopeServiceStub(channel)
 
@@ -104,6 +110,7 @@ class AsyncStubs:
     # The generated classes serve both kinds of channel; only their types differ.
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
+        self.optimizations = cast("OptimizationServiceAsyncStub", OptimizationServiceStub(channel))
         self.predictions = cast("PredictionServiceAsyncStub", PredictionServiceStub(channel))
         self.scopes = cast("ScopeServiceAsyncStub", ScopeServiceStub(channel))
 

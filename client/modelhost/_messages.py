@@ -1,34 +1,25 @@
-"""Between the public types and the protocol's messages, in both directions; the one place that knows both."""
+"""Between the public types and the protocol's messages, in both directions. Only `_*messages.py` know both."""
 
 from __future__ import annotations
 
-import os
-import re
 import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-
-from modelhost.v1 import model_pb2, model_service_pb2, prediction_service_pb2, scope_pb2, tensor_pb2
+from modelhost.v1 import model_pb2, model_service_pb2, prediction_service_pb2, tensor_pb2
 
 from . import _errors, _tensors
-from ._errors import InvalidRequestError
+from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
+from ._errors import InvalidInputError, InvalidRequestError, ModelhostError
 from ._names import ModelRef, check_name, parse_model
+from ._signatures import needs_signature, to_tensors
 from ._types import (
-    EngineInfo,
     LoadProgress,
     LoadSpec,
     LoadUpdate,
     ModelInfo,
     Prediction,
-    ScopeConfig,
-    ScopeInfo,
-    ScopeMemory,
-    ScopeOptions,
-    ScopeStatistics,
+    Sample,
     SignatureInfo,
     StreamResult,
     TensorInfo,
@@ -36,11 +27,10 @@ from ._types import (
     VersionInfo,
     VersionMemory,
     VersionStatistics,
+    Warmup,
     WatchEvent,
 )
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
+from ._wire import duration, enum_number, enum_word, optional_time, server_path
 
 # To messages
 
@@ -55,7 +45,24 @@ def predict_request(
         signature=signature,
         inputs=tensors,
         output_filter=outputs,
-        **_choice(ref),
+        **version_choice(ref),
+    )
+
+
+def many_request(
+    refs: Sequence[ModelRef],
+    signatures: Sequence[str],
+    tensors: Mapping[str, tensor_pb2.Tensor],
+    outputs: Sequence[str] | None,
+    scope: str,
+) -> prediction_service_pb2.PredictManyRequest:
+    """What to run: `tensors` through several models of `scope`, each with its signature."""
+    targets = [
+        prediction_service_pb2.PredictManyTarget(model=ref.model, signature=signature, **version_choice(ref))
+        for ref, signature in zip(refs, signatures, strict=True)
+    ]
+    return prediction_service_pb2.PredictManyRequest(
+        scope=scope, targets=targets, inputs=tensors, output_filter=outputs
     )
 
 
@@ -84,10 +91,12 @@ def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelReque
         scope=ref.scope,
         model=ref.model,
         version=ref.version,
-        source=_source(spec.source),
+        source=server_path(spec.source),
         options=model_pb2.LoadOptions(
             tags=spec.tags,
-            engine=_number(model_pb2.Engine, "engine", spec.engine),
+            engine=enum_number(model_pb2.Engine, "engine", spec.engine),
+            tolerance=_tolerance(spec.tolerance),
+            require_warmup=spec.require_warmup,
             annotations=spec.annotations,
             pinned=spec.pinned,
             evictable=spec.evictable,
@@ -96,6 +105,7 @@ def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelReque
         keep_older=spec.keep_older,
         no_wait=not wait,
         request_id=str(uuid.uuid4()),
+        warmup=[_warmup_message(place, sample) for place, sample in enumerate(spec.warmup)],
     )
 
 
@@ -107,59 +117,37 @@ def unload_request(ref: ModelRef, missing_ok: bool, wait: bool) -> model_service
         allow_missing=missing_ok,
         no_wait=not wait,
         request_id=str(uuid.uuid4()),
-        **(_choice(ref) or {"all_versions": True}),
+        **(version_choice(ref) or {"all_versions": True}),
     )
 
 
-def scope_config_message(options: ScopeOptions) -> scope_pb2.ScopeConfig:
-    """The settings of a scope.
-
-    Raises:
-        InvalidRequestError: there is no such setting, or it cannot have this value.
-    """
-    try:
-        values: dict[str, Any] = dict(options)
-        if "load_order" in values:
-            values["load_order"] = _number(scope_pb2.LoadOrder, "load_order", values["load_order"], "LOAD_ORDER_")
-        for name in ("drain_timeout", "overrun_grace"):
-            if values.get(name) is not None:
-                values[name] = duration(values[name])
-        return scope_pb2.ScopeConfig(**values)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, InvalidRequestError):
-            raise
-        raise InvalidRequestError(f"scope settings: {error}", reason="INVALID_REQUEST") from None
-
-
-def duration(seconds: float) -> Duration:
-    """Seconds as a message."""
-    message = Duration()
-    message.FromNanoseconds(int(seconds * 1e9))
-    return message
-
-
-def _choice(ref: ModelRef) -> dict[str, Any]:
+def version_choice(ref: ModelRef) -> dict[str, Any]:
+    """The fields of a request that say which version is meant."""
     if ref.version:
         return {"version": ref.version}
     return {"label": ref.label} if ref.label else {}
 
 
-def _source(source: str | os.PathLike[str]) -> str:
-    path = os.fspath(source)
-    # A path is one of the server's machine. A relative one that exists here can only mean that they share the disk.
-    return os.path.abspath(path) if not _SCHEME.match(path) and os.path.exists(path) else path
-
-
-def _number(enum: Any, field: str, word: str | None, prefix: str | None = None) -> Any:
-    prefix = prefix or f"{field.upper()}_"
-    if word is None:
-        return 0
-    known = {name.removeprefix(prefix): number for name, number in enum.items() if number}
-    if word not in known:
+def _tolerance(tolerance: float | None) -> float:
+    if tolerance is None:
+        return 0.0
+    # 0 is the default on the wire, which is not what somebody who writes 0 wants.
+    if not 0 < tolerance <= 1:
         raise InvalidRequestError(
-            f"{field}: expected one of {', '.join(known)}; got {word!r}", reason="INVALID_REQUEST"
+            f"tolerance: expected a number above 0, at most 1; got {tolerance}", reason="INVALID_REQUEST"
         )
-    return known[word]
+    return tolerance
+
+
+def _warmup_message(place: int, given: Any) -> model_pb2.Sample:
+    sample = given if isinstance(given, Sample) else Sample(given)
+    if needs_signature(sample.inputs):
+        raise InvalidInputError(
+            f"warmup[{place}]: expected arrays by input name, because a model's signature is not known before it is "
+            "loaded: {'x': np.zeros((1, 3), np.float32)}",
+            reason="INPUT_MALFORMED",
+        )
+    return model_pb2.Sample(signature=sample.signature, inputs=to_tensors(sample.inputs, None))
 
 
 # From messages
@@ -178,6 +166,11 @@ def stream_result(message: prediction_service_pb2.PredictStreamResponse) -> Stre
     return StreamResult(message.id, prediction=prediction(message.response))
 
 
+def many_result(message: prediction_service_pb2.PredictManyResult) -> Prediction | ModelhostError:
+    """What became of one model of several."""
+    return _errors.from_message(message.error) if message.HasField("error") else prediction(message.response)
+
+
 def model_info(message: model_pb2.Model) -> ModelInfo:
     """A model."""
     versions = tuple(version_info(message.scope, message.model, version) for version in message.versions)
@@ -186,19 +179,23 @@ def model_info(message: model_pb2.Model) -> ModelInfo:
 
 def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionInfo:
     """A version of a model."""
-    statistics = message.statistics
+    statistics, options = message.statistics, message.options
     return VersionInfo(
         scope=scope,
         model=model,
         version=message.version,
-        state=_word(model_pb2.VersionState, message.state, "VERSION_STATE_"),
+        state=enum_word(model_pb2.VersionState, message.state, "VERSION_STATE_"),
         source=message.source,
-        tags=tuple(message.options.tags),
-        pinned=message.options.pinned,
-        evictable=message.options.evictable,
-        annotations=dict(message.options.annotations),
+        tags=tuple(options.tags),
+        pinned=options.pinned,
+        evictable=options.evictable,
+        annotations=dict(options.annotations),
+        requested_engine=engine_word(options.engine) if options.engine else None,
+        tolerance=options.tolerance,
+        require_warmup=options.require_warmup,
         error=_errors.from_message(message.error) if message.HasField("error") else None,
         engine=_engine_info(message.engine) if message.HasField("engine") else None,
+        warmup=_warmup(message.warmup) if message.HasField("warmup") else None,
         signatures={signature.name: _signature_info(signature) for signature in message.signatures},
         variables=tuple(
             VariableInfo(v.name, _tensors.dtype_name(v.dtype), _shape(v.shape), v.byte_size) for v in message.variables
@@ -212,19 +209,20 @@ def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionI
             run_seconds=statistics.run_ns / 1e9,
             load_seconds=statistics.load_ns / 1e9,
             crash_count=statistics.crash_count,
-            last_used_time=_time(statistics, "last_used_time"),
+            last_used_time=optional_time(statistics, "last_used_time"),
         ),
         progress=load_progress(message.progress) if message.HasField("progress") else None,
-        create_time=_time(message, "create_time"),
-        available_time=_time(message, "available_time"),
+        create_time=optional_time(message, "create_time"),
+        available_time=optional_time(message, "available_time"),
         derived_from=message.derived_from or None,
+        derivation=message.derivation,
         revision=message.revision,
     )
 
 
 def load_progress(message: model_pb2.LoadProgress) -> LoadProgress:
     """Where a load stands."""
-    stage = _word(model_pb2.LoadStage, message.stage, "LOAD_STAGE_")
+    stage = enum_word(model_pb2.LoadStage, message.stage, "LOAD_STAGE_")
     return LoadProgress(stage, message.fraction, message.bytes_done, message.bytes_total)
 
 
@@ -245,41 +243,44 @@ def watch_event(message: model_service_pb2.WatchModelsResponse) -> WatchEvent:
     """A message of a watch."""
     has_version = message.HasField("version")
     return WatchEvent(
-        type=_word(model_service_pb2.WatchEventType, message.type, "WATCH_EVENT_TYPE_"),
+        type=enum_word(model_service_pb2.WatchEventType, message.type, "WATCH_EVENT_TYPE_"),
         revision=message.revision,
         version=version_info(message.scope, message.model, message.version) if has_version else None,
         labels=dict(message.labels),
     )
 
 
-def scope_info(message: scope_pb2.Scope) -> ScopeInfo:
-    """A scope."""
-    config, memory, statistics = message.config, message.memory, message.statistics
-    return ScopeInfo(
-        scope=message.scope,
-        config=ScopeConfig(
-            intra_op_threads=config.intra_op_threads,
-            inter_op_threads=config.inter_op_threads,
-            max_in_flight=config.max_in_flight,
-            max_queue=config.max_queue,
-            memory_limit_bytes=config.memory_limit_bytes,
-            load_order=_word(scope_pb2.LoadOrder, config.load_order or scope_pb2.LOAD_ORDER_NEW_FIRST, "LOAD_ORDER_"),
-            drain_timeout=_seconds(config, "drain_timeout"),
-            overrun_grace=_seconds(config, "overrun_grace"),
-            replicas=config.replicas,
-        ),
-        worker_state=_word(scope_pb2.WorkerState, message.worker_state, "WORKER_STATE_"),
-        model_count=message.model_count,
-        memory=ScopeMemory(memory.pss_bytes, memory.private_bytes, memory.limit_bytes),
-        statistics=ScopeStatistics(
-            statistics.in_flight, statistics.queued, statistics.rejected_count, statistics.worker_restarts
-        ),
-        create_time=_time(message, "create_time"),
+def _engine_info(message: model_pb2.EngineInfo) -> EngineInfo:
+    return EngineInfo(
+        engine=engine_word(message.engine),
+        loader=message.loader,
+        explanation=message.explanation,
+        tuning=enum_word(model_pb2.TuningState, message.tuning, "TUNING_STATE_"),
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
     )
 
 
-def _engine_info(message: model_pb2.EngineInfo) -> EngineInfo:
-    return EngineInfo(_word(model_pb2.Engine, message.engine, "ENGINE_"), message.loader, message.explanation)
+def _candidate(message: model_pb2.EngineCandidate) -> EngineCandidate:
+    return EngineCandidate(
+        engine=engine_word(message.engine),
+        outcome=enum_word(model_pb2.EngineOutcome, message.outcome, "ENGINE_OUTCOME_"),
+        reason=message.reason,
+        speedup=message.speedup or None,
+        max_relative_difference=message.max_relative_difference,
+        timings=tuple(
+            EngineTiming(timing.batch_size or None, timing.tensorflow_ns / 1e9, timing.engine_ns / 1e9)
+            for timing in message.timings
+        ),
+    )
+
+
+def engine_word(number: int) -> Any:
+    """An engine's name."""
+    return enum_word(model_pb2.Engine, number, "ENGINE_")
+
+
+def _warmup(message: model_pb2.Warmup) -> Warmup:
+    return Warmup(message.success_count, message.failure_count, message.first_error)
 
 
 def _signature_info(message: model_pb2.Signature) -> SignatureInfo:
@@ -298,16 +299,3 @@ def _tensor_info(message: tensor_pb2.TensorSpec) -> TensorInfo:
 
 def _shape(extents: Any) -> tuple[int | None, ...]:
     return tuple(None if extent < 0 else extent for extent in extents)
-
-
-def _word(enum: Any, number: int, prefix: str) -> Any:
-    """The word for an enum's number; the number itself when a newer server sends one unknown here."""
-    return enum.Name(number).removeprefix(prefix) if number in enum.values() else str(number)
-
-
-def _time(message: Message, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
-
-
-def _seconds(message: Message, field: str) -> float | None:
-    return getattr(message, field).ToNanoseconds() / 1e9 if message.HasField(field) else None

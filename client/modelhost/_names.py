@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ._errors import InvalidRequestError
@@ -55,6 +56,31 @@ def parse_model(name: str, version: int | None = None, label: str | None = None)
     if label is not None:
         check_name("label", label)
     return ModelRef(scope or DEFAULT_SCOPE, model, version or 0, label or "")
+
+
+def parse_models(
+    choices: Iterable[tuple[str, int | None, str | None]], scope: str | None
+) -> tuple[str, list[ModelRef]]:
+    """The scope of several models, and what their names mean.
+
+    Args:
+        choices: name, version and label of each, as for `parse_model`.
+        scope: of names that have none in them; "default" when None.
+
+    Raises:
+        InvalidRequestError: a part breaks the rules for names, or the scopes differ.
+    """
+    default = check_name("scope", DEFAULT_SCOPE if scope is None else scope)
+    refs = [
+        parse_model(name if "/" in name else f"{default}/{name}", version, label) for name, version, label in choices
+    ]
+    scopes = sorted({ref.scope for ref in refs} | ({default} if scope is not None or not refs else set()))
+    if len(scopes) > 1:
+        raise InvalidRequestError(
+            f"models: expected models of one scope; got some of {' and of '.join(map(repr, scopes))}",
+            reason="INVALID_REQUEST",
+        )
+    return scopes[0], refs
 
 
 def check_name(kind: str, name: str) -> str:

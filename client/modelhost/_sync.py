@@ -6,12 +6,13 @@ from __future__ import annotations
 import grpc
 
 from ._sync_models import Models
+from ._sync_optimizations import Optimizations
 from ._sync_predictions import Predictions
 from ._sync_scopes import Scopes
 from ._types import DEFAULT_TIMEOUT
 
 
-class Client(Predictions, Models, Scopes):
+class Client(Predictions, Models, Optimizations, Scopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
@@ -21,7 +22,8 @@ class Client(Predictions, Models, Scopes):
     Args:
         target: "host:port", or "unix:/path" for a server on this machine.
         timeout: seconds that a call may take which is not given a timeout of its own; None for no limit. Calls that
-            may rightly take long (`load`, `unload`, `update_scope`, `delete_scope`) have no limit unless given one.
+            may rightly take long (`load`, `unload`, `optimize`, `wait_tuned`,
+            `update_scope`, `delete_scope`) have no limit unless given one.
         credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
         token: sent with every call as `authorization: Bearer <token>`.
         max_message_bytes: size of the largest answer to accept; None for no limit.

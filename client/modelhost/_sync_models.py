@@ -8,31 +8,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from numpy.typing import ArrayLike
+
 from modelhost.v1 import model_pb2, model_service_pb2
 
-from ._errors import InternalError, RevisionCompactedError, UnavailableError, UnreachableError
-from ._messages import load_request, load_update, model_info, unload_request, version_info, watch_event
+from ._engine_types import EngineName
+from ._errors import DeadlineExceededError, InternalError, ModelFailedError, NotFoundError
+from ._messages import load_request, load_update, model_info, unload_request, version_info
 from ._names import parse_model
 from ._signatures import find_version
-from ._sync_connection import Connection
+from ._sync_watches import Watches
 from ._types import (
     CLIENT_TIMEOUT,
-    Engine,
     LoadProgress,
     LoadSpec,
     LoadUpdate,
     ModelInfo,
+    Sample,
     Timeout,
     VersionInfo,
-    WatchEvent,
 )
 
 _PAGE_SIZE = 1000
-_RECONNECT_SECONDS = (0.1, 5.0)
 
 
-class Models(Connection):
-    """Loads, unloads, lists and watches models."""
+class Models(Watches):
+    """Loads, unloads and lists models."""
 
     def load(
         self,
@@ -43,7 +44,10 @@ class Models(Connection):
         labels: Sequence[str] = (),
         tags: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
-        engine: Engine | None = None,
+        engine: EngineName | None = None,
+        tolerance: float | None = None,
+        require_warmup: bool = False,
+        warmup: Sequence[Sample | Mapping[str, ArrayLike]] = (),
         keep_older: bool = False,
         pinned: bool = False,
         evictable: bool = False,
@@ -57,13 +61,19 @@ class Models(Connection):
 
         Args:
             model: "model" or "scope/model", with "@3" for the version's number.
-            source: URI, or path on the server's machine, of a SavedModel or a `.keras` file. A relative path that
-                exists here is made absolute.
+            source: URI, or path on the server's machine, of a SavedModel, or of a `.tflite` or `.keras` file. A
+                relative path that exists here is made absolute.
             version: its number, if it is not part of `model`; one more than the highest so far when None.
             labels: names to move to the version once it is AVAILABLE.
             tags: of the MetaGraph to load from a SavedModel; "serve" when empty.
             annotations: free text kept with the version.
-            engine: what to run it with; the server chooses when None.
+            engine: "tensorflow", "litert" or "openvino"; when None the server chooses the fastest that gives the same
+                outputs, see `wait_tuned`.
+            tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
+                output's scale; 1e-4 when None.
+            require_warmup: fail when a warm-up request fails; otherwise that is only told, in `VersionInfo.warmup`.
+            warmup: inputs that the version is run on before it is AVAILABLE, and that engines are checked with: arrays
+                by input name, or a `Sample` to name a signature.
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
             pinned: never unload it to make room for others.
             evictable: the server may unload it when it is idle, and load it again on demand.
@@ -72,7 +82,7 @@ class Models(Connection):
             on_progress: called with news of the load.
 
         Raises:
-            InvalidRequestError: the source is not a model, or does not exist.
+            InvalidRequestError: the source is not a model, does not exist, or cannot be run by `engine`.
             NotFoundError: there is no such scope.
             AlreadyExistsError: the version exists, from another source or with other options.
             ModelFailedError: the model could not be loaded.
@@ -87,6 +97,9 @@ class Models(Connection):
             tags=tags,
             annotations=annotations or {},
             engine=engine,
+            tolerance=tolerance,
+            require_warmup=require_warmup,
+            warmup=warmup,
             keep_older=keep_older,
             pinned=pinned,
             evictable=evictable,
@@ -207,67 +220,61 @@ class Models(Connection):
             if not request.page_token:
                 return found
 
-    def watch(
-        self,
-        scope: str | None = None,
-        model: str | None = None,
-        *,
-        from_revision: int = 0,
-        signatures: bool = False,
-        progress: bool = False,
-    ) -> Iterator[WatchEvent]:
-        """Tells every change of every version, without gaps and without end.
+    def wait_tuned(
+        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float | None = None
+    ) -> VersionInfo:
+        """Waits until the search for a faster engine for a version is over, or finds that there is none.
 
-        A watch begins with an EXISTING event for each version there is, then SYNCED, then a CHANGED event for each
-        change. After a break of the connection it goes on where it was. Should the server no longer have all changes
-        since then, the watch begins anew: EXISTING events come again, and what is not among them by the next SYNCED
-        is gone.
+        Nobody needs to wait for it to ask the model: TensorFlow answers meanwhile, and the change is not noticed but
+        by the time that answers take. `engine` of the version tells what serves it, and what else was tried.
+
+        >>> tuned = client.wait_tuned("half_plus_two")
+        >>> tuned.state, tuned.engine.is_settled
+        ('AVAILABLE', True)
 
         Args:
-            scope: only this scope; all when None.
-            model: only this model of `scope`, or of "default".
-            from_revision: leave out what exists, and tell only changes after this revision.
-            signatures: also tell the versions' signatures.
-            progress: also tell the progress of loads, as PROGRESS events.
+            model: "model" or "scope/model", with "@3" or "@stable" for the version; without, the highest that is
+                AVAILABLE, or else the newest.
+            version: number of the version, if it is not part of `model`.
+            label: label of the version, if it is not part of `model`.
+            timeout: seconds to wait; None waits for as long as it takes.
+
+        Returns:
+            The version, AVAILABLE, with its signatures.
 
         Raises:
-            UnreachableError: no server answered to begin with.
+            NotFoundError: there is no such model, version or label, or it is unloaded meanwhile.
+            ModelFailedError: the version failed to load, or was quarantined.
+            DeadlineExceededError: the search is not over when the timeout ends; it goes on.
         """
-        request = model_service_pb2.WatchModelsRequest(
-            scope=scope or "",
-            model=model or "",
-            from_revision=from_revision,
-            view=model_pb2.MODEL_VIEW_FULL if signatures else model_pb2.MODEL_VIEW_BASIC,
-            include_progress=progress,
-        )
-        # One that goes on from a revision has seen the server before.
-        connected = from_revision > 0
-        pause, longest_pause = _RECONNECT_SECONDS
-        while True:
-            call = self._stubs.models.WatchModels(request, metadata=self._metadata)
-            try:
-                with self._told_errors():
-                    for message in call:
-                        connected = True
-                        pause, _ = _RECONNECT_SECONDS
-                        # An EXISTING event's revision says nothing of the versions that are still to be told.
-                        if message.type in _REVISION_TYPES:
-                            request.from_revision = message.revision
-                        yield watch_event(message)
-            except RevisionCompactedError:
-                if request.from_revision == 0:
-                    raise
-                request.from_revision = 0
-                continue
-            except UnreachableError:
-                if not connected:
-                    raise
-            except UnavailableError:
-                pass
-            finally:
-                call.cancel()
-            time.sleep(pause)
-            pause = min(2 * pause, longest_pause)
+        end = None if timeout is None else time.monotonic() + timeout
+        first_timeout = CLIENT_TIMEOUT if timeout is None else timeout
+        ref = parse_model(model, version, label)
+        info = self.model(model, version=version, label=label, timeout=first_timeout)
+        number = find_version(info, ref).version
+        request = model_service_pb2.WatchModelsRequest(scope=ref.scope, model=ref.model, view=model_pb2.MODEL_VIEW_FULL)
+        told = False
+        try:
+            for event in self._watch(request, end):
+                news = event.version
+                if news is None:
+                    if not told:
+                        break
+                    # Should the watch begin anew, the version must be told of again.
+                    told = False
+                elif news.version == number:
+                    told = True
+                    if news.state in ("UNLOADING", "UNLOADED"):
+                        break
+                    if news.state == "FAILED":
+                        raise news.error or ModelFailedError(f"{ref} failed to load", reason="VERSION_FAILED")
+                    if news.state == "AVAILABLE" and news.engine is not None and news.engine.is_settled:
+                        return news
+        except DeadlineExceededError as error:
+            raise DeadlineExceededError(
+                f"the search for an engine for {ref} was not over within {timeout:g} s; it goes on", reason=error.reason
+            ) from error
+        raise NotFoundError(f"version {number} of {ref} was unloaded meanwhile", reason="VERSION_NOT_FOUND")
 
     def _load(self, loads: Sequence[model_service_pb2.LoadModelRequest], timeout: float | None) -> Iterator[LoadUpdate]:
         request = model_service_pb2.LoadModelsRequest(loads=loads)
@@ -278,6 +285,3 @@ class Models(Connection):
                     yield load_update(message)
         finally:
             call.cancel()
-
-
-_REVISION_TYPES = (model_service_pb2.WATCH_EVENT_TYPE_SYNCED, model_service_pb2.WATCH_EVENT_TYPE_CHANGED)

@@ -10,10 +10,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelhost.v1 import scope_service_pb2
 
 from ._errors import InvalidRequestError
-from ._messages import scope_config_message, scope_info
 from ._names import check_name
+from ._scope_messages import scope_config_message, scope_info
+from ._scope_types import ScopeInfo, ScopeOptions
 from ._sync_connection import Connection
-from ._types import CLIENT_TIMEOUT, ScopeInfo, ScopeOptions, Timeout
+from ._types import CLIENT_TIMEOUT, Timeout
 
 _PAGE_SIZE = 1000
 

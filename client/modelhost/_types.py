@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
+from ._engine_types import Engine, EngineInfo, EngineName
 from ._errors import ModelhostError
 
 VersionState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNLOADING", "UNLOADED", "FAILED"]
-Engine: TypeAlias = Literal["TENSORFLOW", "LITERT", "OPENVINO"]
 LoadStage: TypeAlias = Literal["WAITING", "FETCHING", "CONVERTING", "READING", "WARMING"]
-LoadOrder: TypeAlias = Literal["NEW_FIRST", "MEMORY_FIRST"]
-WorkerState: TypeAlias = Literal["IDLE", "STARTING", "READY", "BACKOFF"]
 WatchEventType: TypeAlias = Literal["EXISTING", "SYNCED", "CHANGED", "PROGRESS"]
 
 Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
@@ -52,6 +50,24 @@ class Prediction(dict[str, NDArray[Any]]):
     def __init__(self, outputs: Mapping[str, NDArray[Any]], version: int) -> None:
         super().__init__(outputs)
         self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Inputs given as an example, for a signature other than the usual one if it is named."""
+
+    inputs: Inputs
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictTarget:
+    """One of the models of `predict_many`, where a name alone does not say enough."""
+
+    model: str
+    signature: str = ""
+    version: int | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +149,21 @@ class VariableInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What serves a version, how it was loaded, and why this engine."""
-
-    engine: Engine
-    loader: str
-    explanation: str
-
-
-@dataclass(frozen=True, slots=True)
 class VersionMemory:
     """Measured memory of a version, in bytes: its own, shared with other versions, and of its variables."""
 
     private_bytes: int
     shared_bytes: int
     variable_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """How many of the requests that a version was warmed up with succeeded and failed, and why the first failed."""
+
+    success_count: int
+    failure_count: int
+    first_error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +200,15 @@ class VersionInfo:
     Attributes:
         error: why it is FAILED, or why its last recovery was needed.
         engine: what serves it; None until it has been AVAILABLE once.
+        warmup: how its warm-up went; None until it has been AVAILABLE once.
         signatures: by name; empty in lists.
         variables: empty unless they were asked for.
+        requested_engine: the engine that its load asked for; None when the server chooses.
+        tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
+            output's scale.
+        require_warmup: its load fails when a warm-up request fails.
         derived_from: number of the version it was made from, when the server made it.
+        derivation: how it was made from that one, e.g. "dynamic_int8".
         revision: revision of the server's records at which it last changed.
     """
 
@@ -199,8 +221,12 @@ class VersionInfo:
     pinned: bool
     evictable: bool
     annotations: Mapping[str, str]
+    requested_engine: Engine | None
+    tolerance: float
+    require_warmup: bool
     error: ModelhostError | None
     engine: EngineInfo | None
+    warmup: Warmup | None
     signatures: Mapping[str, SignatureInfo]
     variables: tuple[VariableInfo, ...]
     memory: VersionMemory
@@ -209,6 +235,7 @@ class VersionInfo:
     create_time: datetime | None
     available_time: datetime | None
     derived_from: int | None
+    derivation: str
     revision: int
 
 
@@ -238,7 +265,10 @@ class LoadSpec:
     tags: Sequence[str] = ()
     labels: Sequence[str] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
-    engine: Engine | None = None
+    engine: EngineName | None = None
+    tolerance: float | None = None
+    require_warmup: bool = False
+    warmup: Sequence[Sample | Mapping[str, ArrayLike]] = ()
     keep_older: bool = False
     pinned: bool = False
     evictable: bool = False
@@ -277,83 +307,6 @@ class WatchEvent:
     revision: int
     version: VersionInfo | None
     labels: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeConfig:
-    """What a scope may use, and how it behaves; as answered by the server, the values in force.
-
-    Attributes:
-        intra_op_threads: threads that one operation of a model may use.
-        inter_op_threads: threads that run operations of one prediction side by side.
-        max_in_flight: predictions that run at the same time.
-        max_queue: predictions that may wait for their turn.
-        memory_limit_bytes: of all its workers; unlimited when 0.
-        load_order: NEW_FIRST leaves no gap; MEMORY_FIRST never has both versions in memory.
-        drain_timeout: seconds that predictions get to finish when their version is unloaded.
-        overrun_grace: seconds after its deadline at which a prediction that still runs has the worker replaced; None
-            for never.
-        replicas: identical workers.
-    """
-
-    intra_op_threads: int
-    inter_op_threads: int
-    max_in_flight: int
-    max_queue: int
-    memory_limit_bytes: int
-    load_order: LoadOrder
-    drain_timeout: float | None
-    overrun_grace: float | None
-    replicas: int
-
-
-class ScopeOptions(TypedDict, total=False):
-    """Settings of a scope that a caller may choose; 0 or None is the server's default. Meanings as in ScopeConfig."""
-
-    intra_op_threads: int
-    inter_op_threads: int
-    max_in_flight: int
-    max_queue: int
-    memory_limit_bytes: int
-    load_order: LoadOrder | None
-    drain_timeout: float | None
-    overrun_grace: float | None
-    replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeMemory:
-    """Measured memory of a scope's workers, in bytes; `limit_bytes` is 0 when there is no limit.
-
-    `pss_bytes` counts memory shared with other processes by a fair share, `private_bytes` leaves it out.
-    """
-
-    pss_bytes: int
-    private_bytes: int
-    limit_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeStatistics:
-    """Predictions running and waiting now, and how often the queue was full or a worker died so far."""
-
-    in_flight: int
-    queued: int
-    rejected_count: int
-    worker_restarts: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeInfo:
-    """A scope: an isolation domain that owns models."""
-
-    scope: str
-    config: ScopeConfig
-    worker_state: WorkerState
-    model_count: int
-    memory: ScopeMemory
-    statistics: ScopeStatistics
-    create_time: datetime | None
 
 
 def format_shape(shape: Sequence[int | None] | None) -> str:

@@ -10,12 +10,20 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
-from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
+from modelhost.v1 import (
+    model_service_pb2,
+    optimization_service_pb2,
+    prediction_service_pb2,
+    scope_service_pb2,
+)
 
 from .config import ServerConfig
 from .hosting.host import Host
+from .hosting.optimization import Optimizer
+from .hosting.tuning import CANDIDATES
 from .services.health_service import HealthService
 from .services.model_service import ModelService
+from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
 from .transport.grpcio import handler
@@ -32,7 +40,13 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._host = Host(config.cache_dir, config.scope_defaults)
+        self._host = Host(
+            config.cache_dir,
+            config.scope_defaults,
+            engines=CANDIDATES if config.tuning else (),
+            memory_limit_bytes=config.memory_limit_bytes,
+            cache_limit_bytes=config.cache_limit_bytes,
+        )
         self._grpc: grpc.aio.Server | None = None
 
     async def start(self) -> list[str]:
@@ -57,6 +71,9 @@ class Server:
             model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
             prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
             scope_service_pb2.DESCRIPTOR.services_by_name["ScopeService"]: ScopeService(self._host),
+            optimization_service_pb2.DESCRIPTOR.services_by_name["OptimizationService"]: OptimizationService(
+                Optimizer(self._host)
+            ),
         }
         names = [descriptor.full_name for descriptor in services]
         health = health_pb2.DESCRIPTOR.services_by_name["Health"]

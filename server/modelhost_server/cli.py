@@ -40,7 +40,11 @@ def serve(
         float | None, typer.Option(help="Time for calls under way at shutdown, in seconds.", show_default="30")
     ] = None,
     cache_dir: Annotated[
-        Path | None, typer.Option(help="Where converted models are kept.", show_default="~/.cache/modelhost")
+        Path | None,
+        typer.Option(help="Where converted models and weights are kept.", show_default="~/.cache/modelhost"),
+    ] = None,
+    cache_limit_bytes: Annotated[
+        int | None, typer.Option(help="What the cache may grow to, in bytes.", show_default="20 GiB")
     ] = None,
     intra_op_threads: Annotated[
         int | None, typer.Option(help="Scopes: threads of one operation.", show_default="half the cores")
@@ -54,6 +58,12 @@ def serve(
     max_queue: Annotated[
         int | None, typer.Option(help="Scopes: predictions that may wait.", show_default="1000")
     ] = None,
+    memory_limit_bytes: Annotated[
+        int | None, typer.Option(help="Private memory of all workers together, in bytes.", show_default="no limit")
+    ] = None,
+    tuning: Annotated[
+        bool | None, typer.Option(help="Look for a faster engine for each version, in idle time.", show_default="on")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
 ) -> None:
@@ -65,8 +75,9 @@ def serve(
         settings = read_config(
             config, listen=tuple(listen) if listen else None, max_receive_bytes=max_receive_bytes,
             max_send_bytes=max_send_bytes, drain_seconds=drain_seconds, cache_dir=cache_dir,
-            intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads, max_in_flight=max_in_flight,
-            max_queue=max_queue, log_level=log_level, log_json=log_json or None,
+            cache_limit_bytes=cache_limit_bytes, intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
+            max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
+            log_level=log_level, log_json=log_json or None,
         )  # fmt: skip
     except ValidationError as error:
         for problem in error.errors():

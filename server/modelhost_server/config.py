@@ -25,12 +25,18 @@ class ServerConfig(BaseSettings):
     max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
     cache_dir: Path = Field(
-        default_factory=lambda: Path("~/.cache/modelhost").expanduser(), description="where converted models are kept"
+        default_factory=lambda: Path("~/.cache/modelhost").expanduser(),
+        description="where converted models and weights are kept",
+    )
+    cache_limit_bytes: int = Field(
+        20 << 30, ge=0, description="what the cache may grow to; the least recently used goes first"
     )
     intra_op_threads: int = Field(_DEFAULTS.intra_op_threads, ge=1, le=1024)
     inter_op_threads: int = Field(_DEFAULTS.inter_op_threads, ge=1, le=1024)
     max_in_flight: int = Field(_DEFAULTS.max_in_flight, ge=1, le=1024)
     max_queue: int = Field(_DEFAULTS.max_queue, ge=1, le=1_000_000)
+    memory_limit_bytes: int = Field(0, ge=0, description="private memory of all workers together; 0 for no limit")
+    tuning: bool = Field(True, description="look for a faster engine for each version, in idle time")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 

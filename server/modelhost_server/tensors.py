@@ -21,32 +21,38 @@ DTYPE_NAME: Mapping[int, str] = {
 
 
 class LentMemory:
-    """Memory that an engine may use without a copy, and whose owner wants to know when it no longer does."""
+    """Memory that engines may use without a copy, and whose owner wants to know when none does any longer."""
 
-    __slots__ = ("_lock", "_on_return", "in_use", "view")
+    __slots__ = ("_lock", "_on_return", "_users", "view")
 
     def __init__(self, view: memoryview) -> None:
         self.view = view
-        self.in_use = False
+        self._users = 0
         self._lock = threading.Lock()
         self._on_return: Callable[[], None] | None = None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether an engine uses the memory now."""
+        return self._users > 0
+
     def borrow(self) -> None:
-        """The engine uses the memory from now on."""
-        self.in_use = True
+        """One more engine uses the memory from now on."""
+        with self._lock:
+            self._users += 1
 
     def give_back(self) -> None:
-        """The engine no longer uses the memory."""
+        """One engine less uses the memory."""
         with self._lock:
-            self.in_use = False
-            on_return = self._on_return
+            self._users -= 1
+            on_return = self._on_return if not self._users else None
         if on_return is not None:
             on_return()
 
     def when_returned(self, action: Callable[[], None]) -> None:
-        """Calls `action` once the memory is given back, at once if it has been."""
+        """Calls `action` once nobody uses the memory, at once if nobody does."""
         with self._lock:
-            if self.in_use:
+            if self._users:
                 self._on_return = action
                 return
         action()

@@ -131,8 +131,7 @@ def test_a_model_that_keeps_killing_is_quarantined_and_the_others_go_on(own, mod
 
 @pytest.mark.usefixtures("two_scopes")
 def test_a_template_that_dies_is_started_again(own, own_server):
-    template = psutil.Process(own_server.process.pid).children()[0]
-    template.kill()
+    own_server.templates()[0].kill()
     assert eventually(lambda: half(own, "fragile") == 4.0)
     assert eventually(lambda: half(own, "calm") == 4.0)
     assert own_server.process.poll() is None

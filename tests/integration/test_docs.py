@@ -16,6 +16,7 @@ from types import ModuleType
 import modelhost
 import pytest
 from modelhost import _sync_models, _sync_predictions, _sync_scopes
+from support.building import built
 from support.server import ServerProcess
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,7 +35,7 @@ def fresh() -> Iterator[ServerProcess]:
 def run(command: str) -> None:
     """Runs a command of a console block; one that goes on until it is interrupted is, after its first line."""
     if "modelhost serve" not in command and "modelhost watch" not in command:
-        result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=150)
         assert result.returncode == 0, f"{command}: exit code {result.returncode}: {result.stderr}"
         return
     process = subprocess.Popen(f"exec {command}", shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -75,9 +76,22 @@ def script_of(page: str) -> tuple[str, list[str | None]]:
     return "\n".join(lines), outputs
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "scopes.md", "sdk.md", "cli.md"])
-def test_the_examples_of_a_page_run(page, fresh, models, tmp_path):
-    text = (DOCS / page).read_text().replace("/models/", f"{models}/")
+@pytest.fixture
+def shelf(models: Path, tmp_path: Path) -> Path:
+    """What is below `/models` on the pages: what the tests load, and the digits classifier with its examples."""
+    shelf, digits = tmp_path / "models", built("build_digits")
+    shelf.mkdir()
+    for model in models.iterdir():
+        (shelf / model.name).symlink_to(model)
+    (shelf / "digits").symlink_to(digits / "digits")
+    (shelf / "digits.npz").symlink_to(digits / "test.npz")
+    return shelf
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("page", ["quickstart.md", "scopes.md", "engines.md", "sdk.md", "cli.md"])
+def test_the_examples_of_a_page_run(page, fresh, shelf, tmp_path):
+    text = (DOCS / page).read_text().replace("/models/", f"{shelf}/")
     text = text.replace("serve --listen 127.0.0.1:8500", "serve --listen 127.0.0.1:0")
     script, wanted = script_of(text.replace("localhost:8500", fresh.address))
     (tmp_path / page).with_suffix(".py").write_text(script)
@@ -90,7 +104,7 @@ def test_the_examples_of_a_page_run(page, fresh, models, tmp_path):
     }
     result = subprocess.run(
         [sys.executable, "-u", (tmp_path / page).with_suffix(".py")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=350,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     printed = result.stdout.split(f"{SEPARATOR}\n")

@@ -14,7 +14,12 @@ from types import TracebackType
 
 import grpc
 import psutil
-from modelhost.v1 import model_service_pb2_grpc, prediction_service_pb2_grpc, scope_service_pb2_grpc
+from modelhost.v1 import (
+    model_service_pb2_grpc,
+    optimization_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+    scope_service_pb2_grpc,
+)
 
 _READY = "modelhost is ready on "
 _START_SECONDS = 60
@@ -29,7 +34,7 @@ class ServerProcess:
         listening = [part for address in listen for part in ("--listen", address)]
         self._log = open(Path(self._directory.name) / "log", "w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelhost_server", *listening, "--cache-dir", str(cache), *options],
+            [sys.executable, "-m", "modelhost_server", *listening, "--cache-dir", str(cache), "--no-tuning", *options],
             stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -54,14 +59,18 @@ class ServerProcess:
         return Path(self._log.name).read_text()
 
     def processes(self) -> list[psutil.Process]:
-        """The server, its template and its workers."""
+        """The server, its templates and its workers."""
         server = psutil.Process(self.process.pid)
         return [server, *server.children(recursive=True)]
 
+    def templates(self) -> list[psutil.Process]:
+        """The processes that start workers, the ones that have some first."""
+        children = psutil.Process(self.process.pid).children()
+        return sorted(children, key=lambda template: not template.children())
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
-        server = psutil.Process(self.process.pid)
-        return [worker for template in server.children() for worker in template.children()]
+        return [worker for template in self.templates() for worker in template.children()]
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 40) -> int:
         """Sends a signal and answers the exit code."""
@@ -98,6 +107,7 @@ class Stubs:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.scopes = scope_service_pb2_grpc.ScopeServiceStub(self.channel)
+        self.optimizations = optimization_service_pb2_grpc.OptimizationServiceStub(self.channel)
 
     def close(self) -> None:
         """Closes the channel."""

@@ -85,7 +85,7 @@ def test_predict(run: Callable[..., Result], tmp_path: Path) -> None:
 def test_scopes(run: Callable[..., Result], served: Served) -> None:
     assert "default" in run("scope", "ls").stdout
     created = json.loads(
-        run("--json", "scope", "create", "a", "--memory-limit", "2", "--load-order", "memory_first").stdout
+        run("--json", "scope", "create", "a", "--memory-limit", "2MiB", "--load-order", "memory_first").stdout
     )
     assert (created["config"]["memory_limit_bytes"], created["config"]["load_order"]) == (2 << 20, "MEMORY_FIRST")
     assert run("scope", "update", "a", "--max-queue", "0", "--overrun-grace", "0").exit_code == 0
@@ -117,6 +117,7 @@ def test_watch(run: Callable[..., Result], served: Served) -> None:
         (("predict", "half", "-"), 2),
         (("scope", "update", "a"), 2),
         (("scope", "create", "a", "--load-order", "sideways"), 2),
+        (("scope", "create", "a", "--memory-limit", "lots"), 2),
         (("--tls-cert", "cert.pem", "ls"), 2),
         (("--tls-ca", "/no/such.pem", "ls"), 2),
         (("no-such-command",), 2),
@@ -161,9 +162,13 @@ def test_no_server(run: Callable[..., Result]) -> None:
 def test_help(run: Callable[..., Result]) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for word in ("load", "unload", "ls", "show", "predict", "scope", "watch", "version", "serve", "Exit codes"):
+    words = (
+        "load", "load-many", "unload", "ls", "show", "predict", "predict-many", "optimize", "scope", "watch", "version",
+        "serve", "Exit codes",
+    )  # fmt: skip
+    for word in words:
         assert word in result.stdout
-    for command in (["load"], ["unload"], ["ls"], ["show"], ["predict"], ["watch"], ["scope", "create"]):
+    for command in (*([word] for word in words[:8]), ["watch"], ["scope", "create"]):
         assert "Example: " in run(*command, "--help").stdout, command
 
 
@@ -223,6 +228,8 @@ def test_what_json_cannot_say() -> None:
     assert (error["code"], error["reason"], error["message"]) == ("INVALID_ARGUMENT", "INPUT_MISSING", "wrong")
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, ""), (4, "4 B"), (1 << 20, "1.0 MiB"), (3 << 30, "3,072.0 MiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, ""), (4, "4 B"), (3 << 9, "1.5 KiB"), (1 << 20, "1.0 MiB"), (3 << 30, "3,072.0 MiB")]
+)
 def test_sizes(count: int, text: str) -> None:
     assert render.size(count) == text

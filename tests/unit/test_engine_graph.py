@@ -570,9 +570,10 @@ def serving() -> pb.GraphDef:
     entries = signatures.read_entries(meta_graph)
     restores = [Restore("v", FLOAT, "the v", 24), Restore("w", INT64, "the w", 32)]
     before = meta_graph.SerializeToString(deterministic=True)
-    result = build.serving_graph(meta_graph, entries, "init", ["other asset:0"], restores)
+    result = build.reachable_graph(meta_graph, entries, "init", ["other asset:0"])
+    build.add_assignments(result, restores)
     assert meta_graph.SerializeToString(deterministic=True) == before
-    return pb.GraphDef.FromString(result)
+    return result
 
 
 def test_the_serving_graph_holds_what_is_reached_and_nothing_else() -> None:

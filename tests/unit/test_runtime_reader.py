@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelhost_server.ipc.frames import HEADER, Kind, frame
-from modelhost_server.runtime.worker import FrameReader
+from modelhost_server.runtime.reader import FrameReader
 
 BUFFER_BYTES = 256 << 10
 

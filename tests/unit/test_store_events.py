@@ -46,7 +46,7 @@ def test_an_event_keeps_what_was_then(store: Store) -> None:
 
 def test_an_event_keeps_the_statistics_of_then(store: Store) -> None:
     version = hosted(store, Phase.LOADING)
-    store.set_loaded(version, Loaded("tensorflow", "", (), (), 0, 0, load_ns=30))
+    store.set_loaded(version, Loaded("tensorflow", "", (), (), 0, 0, 0, 30, (0, 0, "")))
     version.statistics.success_count += 1
     (event,) = store.events.since(1)
     assert (event.version.statistics.load_ns, event.version.statistics.success_count) == (0, 0)

@@ -334,7 +334,7 @@ def test_a_load_under_way_that_will_be_labelled_is_not_superseded(store: Store) 
 
 def test_what_a_worker_said_is_kept(store: Store) -> None:
     version = hosted(store, Phase.LOADING)
-    store.set_loaded(version, Loaded("tensorflow", "complete graph", (), (), 10, 20, 30))
+    store.set_loaded(version, Loaded("tensorflow", "complete graph", (), (), 10, 0, 20, 30, (0, 0, "")))
     assert version.loaded is not None
     assert version.loaded.private_bytes == 10
     assert version.statistics.load_ns == 30

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import ModelhostError
-from . import exits, models, plugins, predict, scopes
+from . import exits, loads, models, optimize, plugins, predict, scopes
 from .session import Session
 
 
@@ -54,7 +54,8 @@ def options(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds to wait for an answer. Default: 60; as long as it takes for load, unload and scope changes.",
+            help="Seconds to wait for an answer. Default: 60; as long as it takes for loads, unloads, optimize and "
+            "changes of scopes.",
             min=0.001,
             show_default=False,
         ),
@@ -68,7 +69,7 @@ def options(
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of your certificate; implies --tls.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of your certificate's private key.")] = None,
 ) -> None:
-    """Host TensorFlow models for other services: load, ask, watch and unload them.
+    """Host TensorFlow models for other services: load, ask, optimize, watch and unload them.
 
     Options of all commands stand before the command: modelhost --json ls
     """
@@ -77,8 +78,10 @@ def options(
     context.obj = Session(target, json, timeout, token, use_tls, tls_ca, tls_cert, tls_key)
 
 
+loads.add_to(app)
 models.add_to(app)
 predict.add_to(app)
+optimize.add_to(app)
 app.add_typer(scopes.app, name="scope")
 
 

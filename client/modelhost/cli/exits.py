@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 import typer
@@ -42,14 +43,25 @@ def fail(error: _errors.ModelhostError, as_json: bool) -> NoReturn:
     if as_json:
         print(json.dumps({"error": jsonable(error)}), file=sys.stderr)
     else:
-        print(f"error: {error}", file=sys.stderr)
-        for violation in error.violations:
-            # The message usually says it already.
-            if violation.description not in str(error):
-                print(f"  {violation.field}: {violation.description}", file=sys.stderr)
-        if error.retry_after is not None:
-            print(f"  trying again after {error.retry_after:g} s may help", file=sys.stderr)
+        tell(error)
     raise typer.Exit(exit_code(error))
+
+
+def tell(error: _errors.ModelhostError, about: str = "") -> None:
+    """Tells of `error` on stderr, and what it is about if there are several things."""
+    print(f"error: {about}: {error}" if about else f"error: {error}", file=sys.stderr)
+    for violation in error.violations:
+        # The message usually says it already.
+        if violation.description not in str(error):
+            print(f"  {violation.field}: {violation.description}", file=sys.stderr)
+    if error.retry_after is not None:
+        print(f"  trying again after {error.retry_after:g} s may help", file=sys.stderr)
+
+
+def with_first(errors: Iterable[_errors.ModelhostError]) -> None:
+    """Ends a command that did several things as the first of its errors, already told, would; if there are any."""
+    for error in errors:
+        raise typer.Exit(exit_code(error))
 
 
 def misused(message: str) -> NoReturn:

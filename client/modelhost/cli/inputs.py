@@ -44,6 +44,18 @@ def read_inputs(source: str | None, named: Sequence[str]) -> Inputs:
     return inputs
 
 
+def read_arrays(path: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a `.npz` file, which know their dtypes, by input name.
+
+    Raises:
+        ValueError: the file is of another kind, cannot be read or makes no sense.
+    """
+    if Path(path).suffix.lower() != ".npz":
+        raise ValueError(f"{path}: expected an .npz file with one array an input (numpy.savez)")
+    arrays: dict[str, NDArray[Any]] = _read(path)
+    return arrays
+
+
 def _read(source: str) -> Any:
     """An array, a nested list, or a dict of them by name."""
     try:

@@ -1,4 +1,4 @@
-"""The command that asks a model."""
+"""The commands that ask models: predict, predict-many."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from .._errors import ModelhostError
 from .._types import Prediction
 from . import exits, render
 from .inputs import read_inputs
@@ -53,9 +54,63 @@ def predict(
         render.print_prediction(prediction)
 
 
+def predict_many(
+    context: typer.Context,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="MODEL or SCOPE/MODEL, with @3 or @stable for one version; all of one scope.", metavar="MODEL"
+        ),
+    ],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            "-i",
+            help="FILE, or - for JSON on stdin, as predict takes it; or one input, NAME=FILE, which may be repeated.",
+            metavar="FILE|NAME=FILE",
+        ),
+    ],
+) -> None:
+    """Run the same inputs through several models at once; one that fails stops no other.
+
+    The exit code is that of the first that failed.
+    """
+    session = session_of(context)
+    named = [item for item in inputs if "=" in item]
+    sources = [item for item in inputs if "=" not in item]
+    if len(sources) > 1:
+        exits.misused(f"--input: expected one file, and NAME=FILE for more inputs; got {', '.join(sources)}")
+    try:
+        arrays = read_inputs(sources[0] if sources else None, named)
+    except ValueError as error:
+        exits.misused(str(error))
+    with session.client() as client:
+        results = list(zip(models, client.predict_many(models, arrays), strict=True))
+    if session.json:
+        render.print_json([_document(name, result) for name, result in results])
+    else:
+        for name, result in results:
+            if isinstance(result, ModelhostError):
+                exits.tell(result, name)
+            else:
+                typer.echo(f"{name}, version {result.version}")
+                render.print_prediction(result)
+    exits.with_first(result for _, result in results if isinstance(result, ModelhostError))
+
+
 def add_to(app: typer.Typer) -> None:
-    """Adds the command to the application."""
+    """Adds the commands to the application."""
     app.command(epilog="Example: echo '[1.0, 2.0]' | modelhost predict half_plus_two -")(predict)
+    app.command("predict-many", epilog="Example: modelhost predict-many one two@stable --input inputs.json")(
+        predict_many
+    )
+
+
+def _document(name: str, result: Prediction | ModelhostError) -> dict[str, object]:
+    if isinstance(result, ModelhostError):
+        return {"model": name, "error": result}
+    return {"model": name, "version": result.version, "outputs": result}
 
 
 def _save(prediction: Prediction, path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Annotated, get_args
 
 import typer
 
-from .._types import LoadOrder, ScopeInfo, ScopeOptions
+from .._scope_types import LoadOrder, ScopeInfo, ScopeOptions
 from . import exits, render
 from .session import Session, session_of
+from .sizes import parse_size
 
 app = typer.Typer(
     help="Create, show, list, change and delete scopes: isolation domains with workers and limits of their own.",
@@ -20,7 +21,12 @@ IntraOpThreads = Annotated[int | None, typer.Option(help="Threads that one opera
 InterOpThreads = Annotated[int | None, typer.Option(help="Threads that run operations side by side.", min=0)]
 MaxInFlight = Annotated[int | None, typer.Option(help="Predictions that run at the same time.", min=0)]
 MaxQueue = Annotated[int | None, typer.Option(help="Predictions that may wait for their turn.", min=0)]
-MemoryLimit = Annotated[int | None, typer.Option(help="Memory of the scope's workers, in MiB.", min=0)]
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(
+        help="Memory that the scope's workers may take, e.g. 2GiB; 0 for no limit.", parser=parse_size, metavar="SIZE"
+    ),
+]
 Order = Annotated[
     str | None, typer.Option(help="When a model is loaded again: new_first (no gap) or memory_first (never both).")
 ]
@@ -33,7 +39,7 @@ OverrunGrace = Annotated[
 Replicas = Annotated[int | None, typer.Option(help="Identical workers.", min=0)]
 
 
-@app.command(epilog="Example: modelhost scope create team-a --max-in-flight 4 --max-queue 100")
+@app.command(epilog="Example: modelhost scope create team-a --memory-limit 2GiB --max-queue 100")
 def create(
     context: typer.Context,
     scope: Name,
@@ -121,7 +127,7 @@ def _settings(context: typer.Context) -> ScopeOptions:
     """The settings among the command's options that were given."""
     given = {name: value for name, value in context.params.items() if value is not None}
     if "memory_limit" in given:
-        given["memory_limit_bytes"] = given["memory_limit"] << 20
+        given["memory_limit_bytes"] = given["memory_limit"]
     if "load_order" in given:
         given["load_order"] = given["load_order"].upper()
         if given["load_order"] not in get_args(LoadOrder):

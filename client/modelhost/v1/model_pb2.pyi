@@ -71,7 +71,7 @@ class _Engine:
 class _EngineEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Engine.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ENGINE_UNSPECIFIED: _Engine.ValueType  # 0
-    """The server chooses."""
+    """The server chooses: TensorFlow at once, then the fastest engine that gives the same outputs."""
     ENGINE_TENSORFLOW: _Engine.ValueType  # 1
     """TensorFlow itself."""
     ENGINE_LITERT: _Engine.ValueType  # 2
@@ -83,7 +83,7 @@ class Engine(_Engine, metaclass=_EngineEnumTypeWrapper):
     """What can execute a model."""
 
 ENGINE_UNSPECIFIED: Engine.ValueType  # 0
-"""The server chooses."""
+"""The server chooses: TensorFlow at once, then the fastest engine that gives the same outputs."""
 ENGINE_TENSORFLOW: Engine.ValueType  # 1
 """TensorFlow itself."""
 ENGINE_LITERT: Engine.ValueType  # 2
@@ -91,6 +91,74 @@ ENGINE_LITERT: Engine.ValueType  # 2
 ENGINE_OPENVINO: Engine.ValueType  # 3
 """OpenVINO."""
 global___Engine = Engine
+
+class _TuningState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TuningStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TuningState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TUNING_STATE_UNSPECIFIED: _TuningState.ValueType  # 0
+    """Not given."""
+    TUNING_STATE_OFF: _TuningState.ValueType  # 1
+    """It does not: the engine was asked for by name, or the server was told not to look."""
+    TUNING_STATE_WAITING: _TuningState.ValueType  # 2
+    """It will, in turn."""
+    TUNING_STATE_RUNNING: _TuningState.ValueType  # 3
+    """It does, now."""
+    TUNING_STATE_DONE: _TuningState.ValueType  # 4
+    """It did: `candidates` says what it found."""
+
+class TuningState(_TuningState, metaclass=_TuningStateEnumTypeWrapper):
+    """Whether the server looks for a faster engine for a version."""
+
+TUNING_STATE_UNSPECIFIED: TuningState.ValueType  # 0
+"""Not given."""
+TUNING_STATE_OFF: TuningState.ValueType  # 1
+"""It does not: the engine was asked for by name, or the server was told not to look."""
+TUNING_STATE_WAITING: TuningState.ValueType  # 2
+"""It will, in turn."""
+TUNING_STATE_RUNNING: TuningState.ValueType  # 3
+"""It does, now."""
+TUNING_STATE_DONE: TuningState.ValueType  # 4
+"""It did: `candidates` says what it found."""
+global___TuningState = TuningState
+
+class _EngineOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _EngineOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_EngineOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ENGINE_OUTCOME_UNSPECIFIED: _EngineOutcome.ValueType  # 0
+    """Not given."""
+    ENGINE_OUTCOME_CHOSEN: _EngineOutcome.ValueType  # 1
+    """It serves the version."""
+    ENGINE_OUTCOME_SLOWER: _EngineOutcome.ValueType  # 2
+    """Right, but not fast enough to be worth a change, or slower than the one chosen."""
+    ENGINE_OUTCOME_DIFFERENT: _EngineOutcome.ValueType  # 3
+    """Its outputs differ from TensorFlow's."""
+    ENGINE_OUTCOME_REFUSED: _EngineOutcome.ValueType  # 4
+    """It cannot run the model, or not all that the model accepts."""
+    ENGINE_OUTCOME_FAILED: _EngineOutcome.ValueType  # 5
+    """It failed while it served the version; TensorFlow took over."""
+
+class EngineOutcome(_EngineOutcome, metaclass=_EngineOutcomeEnumTypeWrapper):
+    """What became of an engine that was tried."""
+
+ENGINE_OUTCOME_UNSPECIFIED: EngineOutcome.ValueType  # 0
+"""Not given."""
+ENGINE_OUTCOME_CHOSEN: EngineOutcome.ValueType  # 1
+"""It serves the version."""
+ENGINE_OUTCOME_SLOWER: EngineOutcome.ValueType  # 2
+"""Right, but not fast enough to be worth a change, or slower than the one chosen."""
+ENGINE_OUTCOME_DIFFERENT: EngineOutcome.ValueType  # 3
+"""Its outputs differ from TensorFlow's."""
+ENGINE_OUTCOME_REFUSED: EngineOutcome.ValueType  # 4
+"""It cannot run the model, or not all that the model accepts."""
+ENGINE_OUTCOME_FAILED: EngineOutcome.ValueType  # 5
+"""It failed while it served the version; TensorFlow took over."""
+global___EngineOutcome = EngineOutcome
 
 class _LoadStage:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -227,6 +295,8 @@ class Version(google.protobuf.message.Message):
     AVAILABLE_TIME_FIELD_NUMBER: builtins.int
     DERIVED_FROM_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    DERIVATION_FIELD_NUMBER: builtins.int
+    WARMUP_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Number, greater than zero."""
     state: global___VersionState.ValueType
@@ -237,6 +307,8 @@ class Version(google.protobuf.message.Message):
     """Version it was made from, when the server made it; 0 otherwise."""
     revision: builtins.int
     """Revision of the store at which the version last changed."""
+    derivation: builtins.str
+    """How it was made from `derived_from`, e.g. "dynamic_int8"."""
     @property
     def error(self) -> modelhost.v1.error_pb2.Error:
         """Why it is FAILED, or why its last recovery was needed."""
@@ -277,6 +349,10 @@ class Version(google.protobuf.message.Message):
     def available_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it last became AVAILABLE."""
 
+    @property
+    def warmup(self) -> global___Warmup:
+        """How its warm-up went; unset until it has been AVAILABLE once."""
+
     def __init__(
         self,
         *,
@@ -295,9 +371,11 @@ class Version(google.protobuf.message.Message):
         available_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         derived_from: builtins.int = ...,
         revision: builtins.int = ...,
+        derivation: builtins.str = ...,
+        warmup: global___Warmup | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "statistics", b"statistics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "derived_from", b"derived_from", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "revision", b"revision", "signatures", b"signatures", "source", b"source", "state", b"state", "statistics", b"statistics", "variables", b"variables", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "statistics", b"statistics", "warmup", b"warmup"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "derivation", b"derivation", "derived_from", b"derived_from", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "revision", b"revision", "signatures", b"signatures", "source", b"source", "state", b"state", "statistics", b"statistics", "variables", b"variables", "version", b"version", "warmup", b"warmup"]) -> None: ...
 
 global___Version = Version
 
@@ -328,12 +406,20 @@ class LoadOptions(google.protobuf.message.Message):
     ANNOTATIONS_FIELD_NUMBER: builtins.int
     PINNED_FIELD_NUMBER: builtins.int
     EVICTABLE_FIELD_NUMBER: builtins.int
+    TOLERANCE_FIELD_NUMBER: builtins.int
+    REQUIRE_WARMUP_FIELD_NUMBER: builtins.int
     engine: global___Engine.ValueType
     """Engine to run it with; chosen by the server when unspecified."""
     pinned: builtins.bool
     """Never unload this version to make room for others."""
     evictable: builtins.bool
     """May be unloaded when idle to make room, and loaded again on demand."""
+    tolerance: builtins.float
+    """Largest difference from TensorFlow's outputs that another engine's may show, relative to the output's scale (its
+    largest magnitude). 1e-4 when 0. Whole numbers, and the argmax of classifiers, must always be equal.
+    """
+    require_warmup: builtins.bool
+    """Fail the load when a warm-up request fails; otherwise it is only reported."""
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tags of the MetaGraph to load from a SavedModel; {"serve"} when empty."""
@@ -350,10 +436,80 @@ class LoadOptions(google.protobuf.message.Message):
         annotations: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         pinned: builtins.bool = ...,
         evictable: builtins.bool = ...,
+        tolerance: builtins.float = ...,
+        require_warmup: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "engine", b"engine", "evictable", b"evictable", "pinned", b"pinned", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "engine", b"engine", "evictable", b"evictable", "pinned", b"pinned", "require_warmup", b"require_warmup", "tags", b"tags", "tolerance", b"tolerance"]) -> None: ...
 
 global___LoadOptions = LoadOptions
+
+@typing.final
+class Sample(google.protobuf.message.Message):
+    """Inputs of one prediction, given as an example."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class InputsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> modelhost.v1.tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: modelhost.v1.tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    signature: builtins.str
+    """Signature to run; "serving_default" when empty, or the only one of a model that has just one."""
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelhost.v1.tensor_pb2.Tensor]:
+        """Inputs by name."""
+
+    def __init__(
+        self,
+        *,
+        signature: builtins.str = ...,
+        inputs: collections.abc.Mapping[builtins.str, modelhost.v1.tensor_pb2.Tensor] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["inputs", b"inputs", "signature", b"signature"]) -> None: ...
+
+global___Sample = Sample
+
+@typing.final
+class Warmup(google.protobuf.message.Message):
+    """How the warm-up of a version went."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUCCESS_COUNT_FIELD_NUMBER: builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: builtins.int
+    FIRST_ERROR_FIELD_NUMBER: builtins.int
+    success_count: builtins.int
+    """Requests that succeeded."""
+    failure_count: builtins.int
+    """Requests that failed."""
+    first_error: builtins.str
+    """Why the first of those failed."""
+    def __init__(
+        self,
+        *,
+        success_count: builtins.int = ...,
+        failure_count: builtins.int = ...,
+        first_error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["failure_count", b"failure_count", "first_error", b"first_error", "success_count", b"success_count"]) -> None: ...
+
+global___Warmup = Warmup
 
 @typing.final
 class EngineInfo(google.protobuf.message.Message):
@@ -364,22 +520,98 @@ class EngineInfo(google.protobuf.message.Message):
     ENGINE_FIELD_NUMBER: builtins.int
     LOADER_FIELD_NUMBER: builtins.int
     EXPLANATION_FIELD_NUMBER: builtins.int
+    TUNING_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
     engine: global___Engine.ValueType
     """Which engine."""
     loader: builtins.str
     """How it was loaded, e.g. "reachable variables only"."""
     explanation: builtins.str
     """Why this one, and what else was tried."""
+    tuning: global___TuningState.ValueType
+    """Whether the server looks for a faster engine."""
+    @property
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EngineCandidate]:
+        """The engines that were tried in TensorFlow's place."""
+
     def __init__(
         self,
         *,
         engine: global___Engine.ValueType = ...,
         loader: builtins.str = ...,
         explanation: builtins.str = ...,
+        tuning: global___TuningState.ValueType = ...,
+        candidates: collections.abc.Iterable[global___EngineCandidate] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine", "explanation", b"explanation", "loader", b"loader"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "engine", b"engine", "explanation", b"explanation", "loader", b"loader", "tuning", b"tuning"]) -> None: ...
 
 global___EngineInfo = EngineInfo
+
+@typing.final
+class EngineCandidate(google.protobuf.message.Message):
+    """An engine that was tried in TensorFlow's place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    SPEEDUP_FIELD_NUMBER: builtins.int
+    MAX_RELATIVE_DIFFERENCE_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    engine: global___Engine.ValueType
+    """Which engine."""
+    outcome: global___EngineOutcome.ValueType
+    """What became of it."""
+    reason: builtins.str
+    """Why, in words."""
+    speedup: builtins.float
+    """TensorFlow's time over its time: geometric mean over `timings`; 0 when it was not timed."""
+    max_relative_difference: builtins.float
+    """Largest difference from TensorFlow's outputs seen, relative to the output's scale."""
+    @property
+    def timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EngineTiming]:
+        """Time of one execution at each batch size tried."""
+
+    def __init__(
+        self,
+        *,
+        engine: global___Engine.ValueType = ...,
+        outcome: global___EngineOutcome.ValueType = ...,
+        reason: builtins.str = ...,
+        speedup: builtins.float = ...,
+        max_relative_difference: builtins.float = ...,
+        timings: collections.abc.Iterable[global___EngineTiming] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["engine", b"engine", "max_relative_difference", b"max_relative_difference", "outcome", b"outcome", "reason", b"reason", "speedup", b"speedup", "timings", b"timings"]) -> None: ...
+
+global___EngineCandidate = EngineCandidate
+
+@typing.final
+class EngineTiming(google.protobuf.message.Message):
+    """Times of one execution, medians."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    TENSORFLOW_NS_FIELD_NUMBER: builtins.int
+    ENGINE_NS_FIELD_NUMBER: builtins.int
+    batch_size: builtins.int
+    """Examples in the execution; 0 for a signature without a batch dimension."""
+    tensorflow_ns: builtins.int
+    """TensorFlow's time, in nanoseconds."""
+    engine_ns: builtins.int
+    """The candidate's time, in nanoseconds."""
+    def __init__(
+        self,
+        *,
+        batch_size: builtins.int = ...,
+        tensorflow_ns: builtins.int = ...,
+        engine_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "engine_ns", b"engine_ns", "tensorflow_ns", b"tensorflow_ns"]) -> None: ...
+
+global___EngineTiming = EngineTiming
 
 @typing.final
 class Signature(google.protobuf.message.Message):

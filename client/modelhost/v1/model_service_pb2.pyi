@@ -68,6 +68,7 @@ class LoadModelRequest(google.protobuf.message.Message):
     KEEP_OLDER_FIELD_NUMBER: builtins.int
     NO_WAIT_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    WARMUP_FIELD_NUMBER: builtins.int
     scope: builtins.str
     """Scope to load into; "default" when empty. Must exist."""
     model: builtins.str
@@ -78,7 +79,7 @@ class LoadModelRequest(google.protobuf.message.Message):
     """
     source: builtins.str
     """What to load, as a URI or an absolute path on the server's machine: a SavedModel directory, a directory that
-    holds one in a sub-directory named by its version number, or a `.keras` file.
+    holds one in a sub-directory named by its version number, a `.tflite` file, or a `.keras` file.
     """
     keep_older: builtins.bool
     """When false, the model's older versions that have no label are unloaded once the new one is AVAILABLE."""
@@ -94,6 +95,12 @@ class LoadModelRequest(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Labels to put on the version once it is AVAILABLE. A repeated load puts them on a version that is."""
 
+    @property
+    def warmup(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelhost.v1.model_pb2.Sample]:
+        """Requests the version is run on before it is AVAILABLE, after those in the SavedModel's
+        `assets.extra/tf_serving_warmup_requests`; engines are checked with them, too.
+        """
+
     def __init__(
         self,
         *,
@@ -106,9 +113,10 @@ class LoadModelRequest(google.protobuf.message.Message):
         keep_older: builtins.bool = ...,
         no_wait: builtins.bool = ...,
         request_id: builtins.str = ...,
+        warmup: collections.abc.Iterable[modelhost.v1.model_pb2.Sample] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["keep_older", b"keep_older", "labels", b"labels", "model", b"model", "no_wait", b"no_wait", "options", b"options", "request_id", b"request_id", "scope", b"scope", "source", b"source", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keep_older", b"keep_older", "labels", b"labels", "model", b"model", "no_wait", b"no_wait", "options", b"options", "request_id", b"request_id", "scope", b"scope", "source", b"source", "version", b"version", "warmup", b"warmup"]) -> None: ...
 
 global___LoadModelRequest = LoadModelRequest
 

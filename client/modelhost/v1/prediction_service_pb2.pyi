@@ -185,3 +185,137 @@ class PredictStreamResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["response", "error"] | None: ...
 
 global___PredictStreamResponse = PredictStreamResponse
+
+@typing.final
+class PredictManyRequest(google.protobuf.message.Message):
+    """Request of PredictMany."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class InputsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> modelhost.v1.tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: modelhost.v1.tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    TARGETS_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    OUTPUT_FILTER_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """Scope of the models; "default" when empty."""
+    @property
+    def targets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PredictManyTarget]:
+        """What to run, at most 1000."""
+
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelhost.v1.tensor_pb2.Tensor]:
+        """Inputs by name, for all targets."""
+
+    @property
+    def output_filter(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Outputs to compute and answer; all when empty."""
+
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        targets: collections.abc.Iterable[global___PredictManyTarget] | None = ...,
+        inputs: collections.abc.Mapping[builtins.str, modelhost.v1.tensor_pb2.Tensor] | None = ...,
+        output_filter: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["inputs", b"inputs", "output_filter", b"output_filter", "scope", b"scope", "targets", b"targets"]) -> None: ...
+
+global___PredictManyRequest = PredictManyRequest
+
+@typing.final
+class PredictManyTarget(google.protobuf.message.Message):
+    """One model of a PredictManyRequest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model."""
+    version: builtins.int
+    """By number."""
+    label: builtins.str
+    """By label."""
+    signature: builtins.str
+    """Signature to run, as in PredictRequest."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        version: builtins.int = ...,
+        label: builtins.str = ...,
+        signature: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["choice", b"choice", "label", b"label", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "label", b"label", "model", b"model", "signature", b"signature", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["choice", b"choice"]) -> typing.Literal["version", "label"] | None: ...
+
+global___PredictManyTarget = PredictManyTarget
+
+@typing.final
+class PredictManyResponse(google.protobuf.message.Message):
+    """Response of PredictMany."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PredictManyResult]:
+        """What became of each target, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[global___PredictManyResult] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+global___PredictManyResponse = PredictManyResponse
+
+@typing.final
+class PredictManyResult(google.protobuf.message.Message):
+    """What became of one target of PredictMany."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    @property
+    def response(self) -> global___PredictResponse:
+        """It succeeded."""
+
+    @property
+    def error(self) -> modelhost.v1.error_pb2.Error:
+        """It failed."""
+
+    def __init__(
+        self,
+        *,
+        response: global___PredictResponse | None = ...,
+        error: modelhost.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["response", "error"] | None: ...
+
+global___PredictManyResult = PredictManyResult

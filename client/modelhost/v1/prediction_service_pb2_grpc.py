@@ -45,6 +45,11 @@ class PredictionServiceStub(object):
                 request_serializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamResponse.FromString,
                 _registered_method=True)
+        self.PredictMany = channel.unary_unary(
+                '/modelhost.v1.PredictionService/PredictMany',
+                request_serializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictManyRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictManyResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer(object):
@@ -66,6 +71,13 @@ class PredictionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictMany(self, request, context):
+        """Runs the same inputs through several models of one scope, side by side. One failure stops no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.PredictStream,
                     request_deserializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamResponse.SerializeToString,
+            ),
+            'PredictMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.PredictMany,
+                    request_deserializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictManyRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_prediction__service__pb2.PredictManyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class PredictionService(object):
             '/modelhost.v1.PredictionService/PredictStream',
             modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamRequest.SerializeToString,
             modelhost_dot_v1_dot_prediction__service__pb2.PredictStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.PredictionService/PredictMany',
+            modelhost_dot_v1_dot_prediction__service__pb2.PredictManyRequest.SerializeToString,
+            modelhost_dot_v1_dot_prediction__service__pb2.PredictManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class PredictionServiceStub:
     failed prediction does not end the stream.
     """
 
+    PredictMany: grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.prediction_service_pb2.PredictManyRequest,
+        modelhost.v1.prediction_service_pb2.PredictManyResponse,
+    ]
+    """Runs the same inputs through several models of one scope, side by side. One failure stops no other."""
+
 class PredictionServiceAsyncStub:
     """Runs signatures of hosted models."""
 
@@ -51,6 +57,12 @@ class PredictionServiceAsyncStub:
     """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
     failed prediction does not end the stream.
     """
+
+    PredictMany: grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.prediction_service_pb2.PredictManyRequest,
+        modelhost.v1.prediction_service_pb2.PredictManyResponse,
+    ]
+    """Runs the same inputs through several models of one scope, side by side. One failure stops no other."""
 
 class PredictionServiceServicer(metaclass=abc.ABCMeta):
     """Runs signatures of hosted models."""
@@ -72,5 +84,13 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
         failed prediction does not end the stream.
         """
+
+    @abc.abstractmethod
+    def PredictMany(
+        self,
+        request: modelhost.v1.prediction_service_pb2.PredictManyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.prediction_service_pb2.PredictManyResponse, collections.abc.Awaitable[modelhost.v1.prediction_service_pb2.PredictManyResponse]]:
+        """Runs the same inputs through several models of one scope, side by side. One failure stops no other."""
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -418,32 +418,70 @@ global___TensorShape = TensorShape
 
 @typing.final
 class TensorValue(google.protobuf.message.Message):
-    """TensorProto; only what default values need. Its typed fields are left as unknown fields: a default value is handed
-    to TensorFlow as it is, inside a Const node.
-    """
+    """TensorProto."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DTYPE_FIELD_NUMBER: builtins.int
     TENSOR_SHAPE_FIELD_NUMBER: builtins.int
     TENSOR_CONTENT_FIELD_NUMBER: builtins.int
+    FLOAT_VAL_FIELD_NUMBER: builtins.int
+    DOUBLE_VAL_FIELD_NUMBER: builtins.int
+    INT_VAL_FIELD_NUMBER: builtins.int
     STRING_VAL_FIELD_NUMBER: builtins.int
+    SCOMPLEX_VAL_FIELD_NUMBER: builtins.int
+    INT64_VAL_FIELD_NUMBER: builtins.int
+    BOOL_VAL_FIELD_NUMBER: builtins.int
+    DCOMPLEX_VAL_FIELD_NUMBER: builtins.int
+    HALF_VAL_FIELD_NUMBER: builtins.int
+    UINT32_VAL_FIELD_NUMBER: builtins.int
+    UINT64_VAL_FIELD_NUMBER: builtins.int
     dtype: builtins.int
     tensor_content: builtins.bytes
     @property
     def tensor_shape(self) -> global___TensorShape: ...
     @property
+    def float_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def double_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def int_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
     def string_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def scomplex_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def int64_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def bool_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]: ...
+    @property
+    def dcomplex_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def half_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def uint32_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def uint64_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
         dtype: builtins.int = ...,
         tensor_shape: global___TensorShape | None = ...,
         tensor_content: builtins.bytes = ...,
+        float_val: collections.abc.Iterable[builtins.float] | None = ...,
+        double_val: collections.abc.Iterable[builtins.float] | None = ...,
+        int_val: collections.abc.Iterable[builtins.int] | None = ...,
         string_val: collections.abc.Iterable[builtins.bytes] | None = ...,
+        scomplex_val: collections.abc.Iterable[builtins.float] | None = ...,
+        int64_val: collections.abc.Iterable[builtins.int] | None = ...,
+        bool_val: collections.abc.Iterable[builtins.bool] | None = ...,
+        dcomplex_val: collections.abc.Iterable[builtins.float] | None = ...,
+        half_val: collections.abc.Iterable[builtins.int] | None = ...,
+        uint32_val: collections.abc.Iterable[builtins.int] | None = ...,
+        uint64_val: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["tensor_shape", b"tensor_shape"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "string_val", b"string_val", "tensor_content", b"tensor_content", "tensor_shape", b"tensor_shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bool_val", b"bool_val", "dcomplex_val", b"dcomplex_val", "double_val", b"double_val", "dtype", b"dtype", "float_val", b"float_val", "half_val", b"half_val", "int64_val", b"int64_val", "int_val", b"int_val", "scomplex_val", b"scomplex_val", "string_val", b"string_val", "tensor_content", b"tensor_content", "tensor_shape", b"tensor_shape", "uint32_val", b"uint32_val", "uint64_val", b"uint64_val"]) -> None: ...
 
 global___TensorValue = TensorValue
 
@@ -631,21 +669,26 @@ class OpDef(google.protobuf.message.Message):
 
         NAME_FIELD_NUMBER: builtins.int
         TYPE_FIELD_NUMBER: builtins.int
+        IS_REF_FIELD_NUMBER: builtins.int
         name: builtins.str
         type: builtins.int
+        is_ref: builtins.bool
         def __init__(
             self,
             *,
             name: builtins.str = ...,
             type: builtins.int = ...,
+            is_ref: builtins.bool = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["name", b"name", "type", b"type"]) -> None: ...
+        def ClearField(self, field_name: typing.Literal["is_ref", b"is_ref", "name", b"name", "type", b"type"]) -> None: ...
 
     NAME_FIELD_NUMBER: builtins.int
     INPUT_ARG_FIELD_NUMBER: builtins.int
     OUTPUT_ARG_FIELD_NUMBER: builtins.int
+    IS_STATEFUL_FIELD_NUMBER: builtins.int
     CONTROL_OUTPUT_FIELD_NUMBER: builtins.int
     name: builtins.str
+    is_stateful: builtins.bool
     @property
     def input_arg(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OpDef.ArgDef]: ...
     @property
@@ -658,15 +701,48 @@ class OpDef(google.protobuf.message.Message):
         name: builtins.str = ...,
         input_arg: collections.abc.Iterable[global___OpDef.ArgDef] | None = ...,
         output_arg: collections.abc.Iterable[global___OpDef.ArgDef] | None = ...,
+        is_stateful: builtins.bool = ...,
         control_output: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_output", b"control_output", "input_arg", b"input_arg", "name", b"name", "output_arg", b"output_arg"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_output", b"control_output", "input_arg", b"input_arg", "is_stateful", b"is_stateful", "name", b"name", "output_arg", b"output_arg"]) -> None: ...
 
 global___OpDef = OpDef
 
 @typing.final
 class FunctionDef(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ArgAttrs(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        @typing.final
+        class AttrEntry(google.protobuf.message.Message):
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: builtins.int
+            VALUE_FIELD_NUMBER: builtins.int
+            key: builtins.str
+            @property
+            def value(self) -> global___AttrValue: ...
+            def __init__(
+                self,
+                *,
+                key: builtins.str = ...,
+                value: global___AttrValue | None = ...,
+            ) -> None: ...
+            def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+            def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+        ATTR_FIELD_NUMBER: builtins.int
+        @property
+        def attr(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___AttrValue]: ...
+        def __init__(
+            self,
+            *,
+            attr: collections.abc.Mapping[builtins.str, global___AttrValue] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["attr", b"attr"]) -> None: ...
 
     @typing.final
     class RetEntry(google.protobuf.message.Message):
@@ -684,24 +760,108 @@ class FunctionDef(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class AttrEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___AttrValue: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___AttrValue | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ControlRetEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ArgAttrEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        @property
+        def value(self) -> global___FunctionDef.ArgAttrs: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: global___FunctionDef.ArgAttrs | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ResourceArgUniqueIdEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     SIGNATURE_FIELD_NUMBER: builtins.int
     NODE_DEF_FIELD_NUMBER: builtins.int
     RET_FIELD_NUMBER: builtins.int
+    ATTR_FIELD_NUMBER: builtins.int
+    CONTROL_RET_FIELD_NUMBER: builtins.int
+    ARG_ATTR_FIELD_NUMBER: builtins.int
+    RESOURCE_ARG_UNIQUE_ID_FIELD_NUMBER: builtins.int
     @property
     def signature(self) -> global___OpDef: ...
     @property
     def node_def(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeDef]: ...
     @property
     def ret(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def attr(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___AttrValue]: ...
+    @property
+    def control_ret(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def arg_attr(self) -> google.protobuf.internal.containers.MessageMap[builtins.int, global___FunctionDef.ArgAttrs]: ...
+    @property
+    def resource_arg_unique_id(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.int]: ...
     def __init__(
         self,
         *,
         signature: global___OpDef | None = ...,
         node_def: collections.abc.Iterable[global___NodeDef] | None = ...,
         ret: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        attr: collections.abc.Mapping[builtins.str, global___AttrValue] | None = ...,
+        control_ret: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        arg_attr: collections.abc.Mapping[builtins.int, global___FunctionDef.ArgAttrs] | None = ...,
+        resource_arg_unique_id: collections.abc.Mapping[builtins.int, builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["signature", b"signature"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["node_def", b"node_def", "ret", b"ret", "signature", b"signature"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arg_attr", b"arg_attr", "attr", b"attr", "control_ret", b"control_ret", "node_def", b"node_def", "resource_arg_unique_id", b"resource_arg_unique_id", "ret", b"ret", "signature", b"signature"]) -> None: ...
 
 global___FunctionDef = FunctionDef
 
@@ -744,23 +904,49 @@ class FunctionDefLibrary(google.protobuf.message.Message):
 global___FunctionDefLibrary = FunctionDefLibrary
 
 @typing.final
+class VersionDef(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRODUCER_FIELD_NUMBER: builtins.int
+    MIN_CONSUMER_FIELD_NUMBER: builtins.int
+    BAD_CONSUMERS_FIELD_NUMBER: builtins.int
+    producer: builtins.int
+    min_consumer: builtins.int
+    @property
+    def bad_consumers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        producer: builtins.int = ...,
+        min_consumer: builtins.int = ...,
+        bad_consumers: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bad_consumers", b"bad_consumers", "min_consumer", b"min_consumer", "producer", b"producer"]) -> None: ...
+
+global___VersionDef = VersionDef
+
+@typing.final
 class GraphDef(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NODE_FIELD_NUMBER: builtins.int
     LIBRARY_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
     @property
     def node(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeDef]: ...
     @property
     def library(self) -> global___FunctionDefLibrary: ...
+    @property
+    def versions(self) -> global___VersionDef: ...
     def __init__(
         self,
         *,
         node: collections.abc.Iterable[global___NodeDef] | None = ...,
         library: global___FunctionDefLibrary | None = ...,
+        versions: global___VersionDef | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["library", b"library"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["library", b"library", "node", b"node"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["library", b"library", "versions", b"versions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["library", b"library", "node", b"node", "versions", b"versions"]) -> None: ...
 
 global___GraphDef = GraphDef
 
@@ -980,16 +1166,34 @@ global___TrackableObjectGraph = TrackableObjectGraph
 class ConfigProto(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class Experimental(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        DISABLE_OUTPUT_PARTITION_GRAPHS_FIELD_NUMBER: builtins.int
+        disable_output_partition_graphs: builtins.bool
+        def __init__(
+            self,
+            *,
+            disable_output_partition_graphs: builtins.bool = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["disable_output_partition_graphs", b"disable_output_partition_graphs"]) -> None: ...
+
     INTRA_OP_PARALLELISM_THREADS_FIELD_NUMBER: builtins.int
     INTER_OP_PARALLELISM_THREADS_FIELD_NUMBER: builtins.int
+    EXPERIMENTAL_FIELD_NUMBER: builtins.int
     intra_op_parallelism_threads: builtins.int
     inter_op_parallelism_threads: builtins.int
+    @property
+    def experimental(self) -> global___ConfigProto.Experimental: ...
     def __init__(
         self,
         *,
         intra_op_parallelism_threads: builtins.int = ...,
         inter_op_parallelism_threads: builtins.int = ...,
+        experimental: global___ConfigProto.Experimental | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["inter_op_parallelism_threads", b"inter_op_parallelism_threads", "intra_op_parallelism_threads", b"intra_op_parallelism_threads"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["experimental", b"experimental"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["experimental", b"experimental", "inter_op_parallelism_threads", b"inter_op_parallelism_threads", "intra_op_parallelism_threads", b"intra_op_parallelism_threads"]) -> None: ...
 
 global___ConfigProto = ConfigProto

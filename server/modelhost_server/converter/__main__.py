@@ -1,44 +1,86 @@
-"""`python -m modelhost_server.converter SOURCE TARGET`: exports a `.keras` file as a SavedModel directory.
+"""`python -m modelhost_server.converter STAGE`: does one stage of a conversion.
 
-Exits 0, or 1 after printing {"error": …} on standard output.
+The stage's job comes as JSON on standard input. One line of JSON goes to standard output: {"result": …}, with status 0;
+or {"error": …}, with status 1, when the model cannot be served in this way. Any other end is a fault.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
+import resource
 import signal
 import sys
+import traceback
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-_NICENESS = 10
+_LOWEST_NICENESS = 19
+_EXPORT_NICENESS = 10
+
+# A stage's module offers `run(job) -> result`.
+_STAGES = {
+    "export": "export",
+    "freeze": "freeze",
+    "litert": "litert",
+    "openvino": "openvino",
+    "judge": "judge",
+    "quantize": "quantize",
+    "prune": "prune",
+    "compare": "compare",
+}
 
 
-def _export(source: str, target: str) -> None:
+def _step_back(stage: str) -> None:
+    """Gives way to predictions. Nobody waits for a conversion; but for an export a caller does."""
+    if stage == "export":
+        os.nice(_EXPORT_NICENESS)
+        return
+    os.nice(_LOWEST_NICENESS)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _limit_memory(limit: int | None) -> None:
+    if limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _settle_environment() -> None:
+    """What libraries read when they are imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
-    # Safe mode refuses files that carry code of their own.
-    model = keras.saving.load_model(source, compile=False, safe_mode=True)
-    model.export(target, verbose=False)
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "the conversion needs more memory than it may have"
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:500]
 
 
 def main() -> int:
-    """Converts, and says how it went."""
+    """Does the stage named on the command line, and says how it went."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.nice(_NICENESS)
+    stage, job = sys.argv[1], json.load(sys.stdin)
+    _step_back(stage)
+    _limit_memory(job.get("memory_bytes"))
+    _settle_environment()
     # What libraries print must not get between the server and the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    status, said = 0, dict[str, Any]()
     try:
-        _export(sys.argv[1], sys.argv[2])
+        # Imported here because a stage has only what it needs: TensorFlow alone takes seconds.
+        module = importlib.import_module(f".{_STAGES[stage]}", __package__)
+        said["result"] = module.run(job)
     except Exception as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        print(json.dumps({"error": first_line[:500]}), file=answer, flush=True)
-        return 1
-    return 0
+        traceback.print_exc()
+        status, said["error"] = 1, _describe(error)
+    print(json.dumps(said), file=answer, flush=True)
+    return status
 
 
 if __name__ == "__main__":

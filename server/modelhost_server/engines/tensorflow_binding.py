@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ModelhostError, Reason, brief
 from . import tensorflow_capi as capi
+from .tensorflow_programs import Outputs
 from .tensorflow_signatures import Entry
 
 
@@ -14,12 +16,19 @@ class BoundSignature:
     """A signature's places in a session, as the arrays that a run takes.
 
     A session refuses a tensor that is fed twice, or fed and fetched; signatures of TensorFlow 1 may ask for both.
+
+    Args:
+        find: finds the outputs of the session's graph.
+        entry: the signature.
+        weights: places and TF_Tensors of what is fed with every run.
     """
 
-    def __init__(self, session: capi.Session, entry: Entry) -> None:
+    def __init__(self, find: Outputs, entry: Entry, weights: Sequence[tuple[capi.Output, int]] = ()) -> None:
         self._names = [endpoint.spec.name for endpoint in entry.inputs]
-        self._inputs = [session.output(endpoint.tensor) for endpoint in entry.inputs]
-        self._outputs = [session.output(endpoint.tensor) for endpoint in entry.outputs]
+        self._inputs = [find(endpoint.tensor) for endpoint in entry.inputs]
+        self._outputs = [find(endpoint.tensor) for endpoint in entry.outputs]
+        self._weight_places = [place for place, _ in weights]
+        self._weights = [value for _, value in weights]
         self.defaults: dict[int, int] = {}
         self.all_outputs = tuple(range(len(self._outputs)))
         self._feeds: dict[tuple[int, ...], Any] = {}
@@ -37,9 +46,14 @@ class BoundSignature:
         """The array of outputs to feed for these inputs."""
         array = self._feeds.get(positions)
         if array is None:
-            array = (capi.Output * len(positions))(*[self._inputs[i] for i in positions])
-            self._feeds[positions] = array
+            places = [*[self._inputs[i] for i in positions], *self._weight_places]
+            array = self._feeds[positions] = (capi.Output * len(places))(*places)
         return array
+
+    def values(self, inputs: Iterable[int]) -> Any:
+        """The array of tensors to feed, when these are the inputs'."""
+        tensors = [*inputs, *self._weights]
+        return (ctypes.c_void_p * len(tensors))(*tensors)
 
     def fetches(self, positions: tuple[int, ...]) -> Any:
         """The array of outputs to fetch for these outputs."""

@@ -48,12 +48,12 @@ def checkpoint_graph() -> bytes:
 
 
 def value(index: int) -> str:
-    """The placeholder of the serving graph for a variable's value."""
+    """The placeholder of a graph with assignments for a variable's value."""
     return f"modelhost/value/{index}"
 
 
 def assign_operation(index: int) -> str:
-    """The operation of the serving graph that gives a variable its value."""
+    """The operation of a graph with assignments that gives a variable its value."""
     return f"modelhost/assign/{index}"
 
 
@@ -68,33 +68,27 @@ def constants_graph(values: Sequence[pb.TensorValue]) -> bytes:
     return pb.GraphDef(node=nodes).SerializeToString()
 
 
-def serving_graph(
-    meta_graph: pb.MetaGraphDef,
-    entries: Sequence[Entry],
-    initialiser: str | None,
-    asset_tensors: Sequence[str],
-    restores: Sequence[Restore],
-) -> bytes:
-    """The serialized GraphDef to serve from.
-
-    Run every `assign_operation` with every `value` fed, then the initialiser.
-    """
+def reachable_graph(
+    meta_graph: pb.MetaGraphDef, entries: Sequence[Entry], initialiser: str | None, asset_tensors: Sequence[str]
+) -> pb.GraphDef:
+    """What signatures, initialiser and assets reach of a SavedModel's graph."""
     roots = [tensor for entry in entries for tensor in entry.tensors]
     roots += [initialiser] if initialiser else []
-    nodes = reachable(meta_graph.graph_def, [*roots, *asset_tensors])
-    graph = pb.GraphDef()
-    # Keeps versions and whatever else the original says about itself.
-    graph.CopyFrom(meta_graph.graph_def)
-    functions = reachable_functions(meta_graph.graph_def, nodes)
+    whole = meta_graph.graph_def
+    nodes = reachable(whole, [*roots, *asset_tensors])
+    functions = reachable_functions(whole, nodes)
     kept = {function.signature.name for function in functions}
-    gradients = [g for g in meta_graph.graph_def.library.gradient if g.function_name in kept]
-    del graph.node[:]
-    graph.library.Clear()
-    graph.node.extend(nodes)
-    graph.library.function.extend(functions)
-    graph.library.gradient.extend(gradients)
+    gradients = [gradient for gradient in whole.library.gradient if gradient.function_name in kept]
+    return pb.GraphDef(
+        node=nodes,
+        library=pb.FunctionDefLibrary(function=functions, gradient=gradients),
+        versions=whole.versions if whole.HasField("versions") else None,
+    )
+
+
+def add_assignments(graph: pb.GraphDef, restores: Sequence[Restore]) -> None:
+    """Adds what gives variables their values: run every `assign_operation` with every `value` fed."""
     for i, restore in enumerate(restores):
         assign = pb.NodeDef(name=assign_operation(i), op="AssignVariableOp", input=[restore.node, value(i)])
         assign.attr["dtype"].type = restore.dtype
         graph.node.extend([_placeholder(value(i), restore.dtype), assign])
-    return graph.SerializeToString()

@@ -18,35 +18,47 @@ from . import tensorflow_capi as capi
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-class Checkpoint:
-    """A checkpoint, by the prefix of its files."""
+class CheckpointReader:
+    """Reads from any checkpoint; several threads may."""
 
-    def __init__(self, prefix: str, config: bytes) -> None:
-        self._status = capi.Status()
+    def __init__(self, config: bytes) -> None:
         self._session = capi.Session(config)
         self._session.import_graph(build.checkpoint_graph())
         self._feeds = (capi.Output * 2)(self._session.output(build.PREFIX), self._session.output(build.KEY))
-        self._prefix = capi.copied_tensor(RawTensor(STRING, (), [prefix.encode()]))
 
-    def read(self, key: str, dtype: int) -> int:
+    def read(self, prefix: str, key: str, dtype: int) -> int:
         """A TF_Tensor with the value; the caller deletes it.
 
         Raises:
             StatusError: there is no such value, it has another dtype, or the file is damaged.
         """
-        name = capi.copied_tensor(RawTensor(STRING, (1,), [key.encode()]))
+        fed = [capi.copied_tensor(RawTensor(STRING, (), [prefix.encode()]))]
+        fed.append(capi.copied_tensor(RawTensor(STRING, (1,), [key.encode()])))
         result = (ctypes.c_void_p * 1)()
         try:
             self._session.run(
-                self._status,
+                capi.Status(),
                 self._feeds,
-                (ctypes.c_void_p * 2)(self._prefix, name),
+                (ctypes.c_void_p * 2)(*fed),
                 (capi.Output * 1)(self._session.output(build.read_operation(dtype))),
                 result,
             )
         finally:
-            capi.delete_tensor(name)
+            for pointer in fed:
+                capi.delete_tensor(pointer)
         return result[0] or 0
+
+
+class Checkpoint:
+    """A checkpoint, by the prefix of its files."""
+
+    def __init__(self, reader: CheckpointReader, prefix: str) -> None:
+        self._reader = reader
+        self._prefix = prefix
+
+    def read(self, key: str, dtype: int) -> int:
+        """See CheckpointReader."""
+        return self._reader.read(self._prefix, key, dtype)
 
     def object_graph(self) -> pb.TrackableObjectGraph | None:
         """The graph of the objects whose values it holds; None when it tells of none."""
@@ -61,8 +73,3 @@ class Checkpoint:
             return None
         finally:
             capi.delete_tensor(tensor)
-
-    def close(self) -> None:
-        """Frees everything but what has been read."""
-        capi.delete_tensor(self._prefix)
-        self._session.close()

@@ -54,13 +54,18 @@ def reachable(graph: pb.GraphDef, roots: Iterable[str]) -> list[pb.NodeDef]:
     return [node for node in graph.node if node.name in seen]
 
 
-def _function_names(nodes: Iterable[pb.NodeDef]) -> set[str]:
+def function_names(nodes: Iterable[pb.NodeDef]) -> set[str]:
+    """The functions that these nodes may call, and some names that are no function's."""
     names = set()
     for node in nodes:
         names.add(node.op)  # A node may call a function by using its name as the op.
         for attr in node.attr.values():
-            for function in [attr.func] if attr.HasField("func") else attr.list.func:
-                names.update(_named_functions(function))
+            kind = attr.WhichOneof("value")
+            if kind == "func":
+                names.update(_named_functions(attr.func))
+            elif kind == "list":
+                for function in attr.list.func:
+                    names.update(_named_functions(function))
     return names
 
 
@@ -78,13 +83,13 @@ def reachable_functions(graph: pb.GraphDef, nodes: Iterable[pb.NodeDef]) -> list
     by_name = {function.signature.name: function for function in graph.library.function}
     gradients = {gradient.function_name: gradient.gradient_func for gradient in graph.library.gradient}
     seen: set[str] = set()
-    pending = list(_function_names(nodes))
+    pending = list(function_names(nodes))
     while pending:
         name = pending.pop()
         if name in seen or name not in by_name:
             continue
         seen.add(name)
-        pending.extend(_function_names(by_name[name].node_def))
+        pending.extend(function_names(by_name[name].node_def))
         if name in gradients:
             pending.append(gradients[name])
     return [by_name[name] for name in sorted(seen)]

@@ -98,40 +98,54 @@ def _check_tensor(expected: TensorSpec, tensor: RawTensor) -> None:
             Reason.INPUT_SHAPE_MISMATCH, expected, f"expected {expected}; got shape {_short(tensor.shape)}",
             expected, _short(tensor.shape),
         )  # fmt: skip
-    _check_content(expected, tensor)
+    try:
+        _check_content(f"inputs[{brief(expected.name)}]", tensor)
+    except ModelhostError as error:
+        error.details["input"] = expected.name
+        raise
 
 
-def _check_content(expected: TensorSpec, tensor: RawTensor) -> None:
+def check_tensor(field: str, tensor: RawTensor) -> None:
+    """Checks that a tensor's dtype, shape and bytes go together.
+
+    Raises:
+        ModelhostError: INPUT_DTYPE_MISMATCH, INPUT_MALFORMED.
+    """
+    if tensor.dtype not in ITEMSIZE:
+        raise _field_error(
+            Reason.INPUT_DTYPE_MISMATCH, field, f"expected a dtype of modelhost.v1.DataType; got number {tensor.dtype}",
+            "a known dtype", tensor.dtype,
+        )  # fmt: skip
+    _check_content(field, tensor)
+
+
+def _check_content(field: str, tensor: RawTensor) -> None:
     shape, data = tensor.shape, tensor.data
     count = 1
     for extent in shape[: _MAX_RANK + 1]:
         if extent < 0:
-            raise _input_error(
-                Reason.INPUT_MALFORMED, expected, f"no extent of a tensor is negative; got shape {_short(shape)}",
+            raise _field_error(
+                Reason.INPUT_MALFORMED, field, f"no extent of a tensor is negative; got shape {_short(shape)}",
                 "extents of 0 or more", _short(shape),
             )  # fmt: skip
         # TensorFlow aborts the process over an overflow, even on the way to an extent of 0.
         count *= extent or 1
     if len(shape) > _MAX_RANK or count > _MAX_ELEMENTS:
-        raise _input_error(
-            Reason.INPUT_MALFORMED,
-            expected,
-            f"the shape is too large: {_short(shape)}",
-            "a smaller shape",
-            _short(shape),
+        raise _field_error(
+            Reason.INPUT_MALFORMED, field, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
         )
     assert isinstance(data, bytes | memoryview | Sequence)
     if 0 in shape:
         count = 0
     size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")
     if len(data) != size:
-        raise _input_error(
-            Reason.INPUT_MALFORMED, expected,
+        raise _field_error(
+            Reason.INPUT_MALFORMED, field,
             f"shape {_short(shape)} of {DTYPE_NAME[tensor.dtype]} is {size} {unit}; got {len(data)}", size, len(data),
         )  # fmt: skip
     if tensor.dtype == _BOOL and (wrong := bytes(data).translate(None, b"\0\1")):  # type: ignore[arg-type]
-        raise _input_error(
-            Reason.INPUT_MALFORMED, expected, f"bytes of bool are 0 or 1; got {wrong[0]}", "0 or 1", wrong[0]
+        raise _field_error(
+            Reason.INPUT_MALFORMED, field, f"bytes of bool are 0 or 1; got {wrong[0]}", "0 or 1", wrong[0]
         )
 
 
@@ -147,10 +161,13 @@ def _short(shape: Sequence[int]) -> str:
 
 
 def _input_error(reason: Reason, spec: TensorSpec, text: str, expected: object, actual: object) -> ModelhostError:
-    return ModelhostError(
-        reason, f"inputs[{brief(spec.name)}]: {text}", field=f"inputs[{brief(spec.name)}]",
-        input=spec.name, expected=expected, actual=actual,
-    )  # fmt: skip
+    error = _field_error(reason, f"inputs[{brief(spec.name)}]", text, expected, actual)
+    error.details["input"] = spec.name
+    return error
+
+
+def _field_error(reason: Reason, field: str, text: str, expected: object, actual: object) -> ModelhostError:
+    return ModelhostError(reason, f"{field}: {text}", field=field, expected=expected, actual=actual)
 
 
 def choose_outputs(spec: SignatureSpec, wanted: Sequence[str]) -> list[int]:

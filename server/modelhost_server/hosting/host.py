@@ -11,19 +11,26 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
+from ..samples import keep_samples
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
-from ..store.records import Scope, ScopeConfig, Version
+from ..store.records import EngineChoice, Scope, ScopeConfig, Version
 from ..store.resolve import not_available
 from ..store.store import Store
 from ..tensors import RawTensor
-from ..workers.template import WorkerTemplate
+from ..workers.template import Templates
+from .admission import Admission, Budget
 from .background import Background
-from .conversion import Converter
-from .keeper import ScopeKeeper
+from .cleaning import Cleaner
+from .conversion import Conversion
+from .converting import Converting
+from .digests import Digests
+from .keeper import Means, ScopeKeeper
+from .many import Outcome, Target, predict_many
 from .prediction import Prediction, predict
 from .sources import resolve_source
+from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -36,12 +43,33 @@ _SETTLED = frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.DRAINING, Phase.FREEI
 class Host:
     """Everything that is hosted, and the ways to change and use it. All methods are called on the event loop."""
 
-    def __init__(self, cache_dir: Path, scope_defaults: ScopeConfig | None = None) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        scope_defaults: ScopeConfig | None = None,
+        engines: Sequence[str] = CANDIDATES,
+        memory_limit_bytes: int = 0,
+        cache_limit_bytes: int = 0,
+    ) -> None:
         # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
         self.store = Store(first_revision=time.time_ns() // 1_000_000)
         self.scope_defaults = scope_defaults or ScopeConfig()
-        self._template = WorkerTemplate()
-        self._converter = Converter(cache_dir)
+        self.converting = Converting()
+        self.cache_dir = cache_dir
+        self._templates = Templates()
+        digests = Digests(cache_dir)
+        self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
+        self._means = Means(
+            self.store,
+            self._templates,
+            Conversion(cache_dir, self.converting, digests),
+            self.tuner,
+            Admission(cache_dir),
+            Budget("the server", lambda: memory_limit_bytes, self._private, self._versions),
+            cache_dir,
+            self._on_available,
+        )
+        self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use)
         self._keepers: dict[str, ScopeKeeper] = {}
         self._unloads: dict[int, asyncio.Task[None]] = {}
         self._waiting = Waiting(self.store)
@@ -57,7 +85,7 @@ class Host:
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
         """
-        await self._template.start()
+        await self._templates.get(with_tensorflow=False).start()
         await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
 
     def drain(self) -> None:
@@ -76,9 +104,10 @@ class Host:
     async def close(self) -> None:
         """Ends all workers and the template."""
         self.draining = True
+        await self.tuner.close()
         await self._background.cancel()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
-        await self._template.stop()
+        await self._templates.stop()
 
     def check_accepting(self) -> None:
         """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
@@ -99,8 +128,7 @@ class Host:
         """
         scope, is_new = self.store.create_scope(name, config, allow_existing)
         if is_new:
-            keeper = ScopeKeeper(scope, self.store, self._template, self._converter, self._on_available)
-            self._keepers[name] = keeper
+            keeper = self._keepers[name] = ScopeKeeper(scope, self._means)
             await asyncio.wait([keeper.start()], timeout=_WORKER_START_SECONDS)
         return scope
 
@@ -153,7 +181,11 @@ class Host:
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
         found = await resolve_source(request.source, request.version)
-        request = replace(request, scope=scope.name, path=found.path, found_version=found.number)
+        samples_file = await asyncio.to_thread(keep_samples, self.cache_dir / "samples", request.samples)
+        request = replace(
+            request, scope=scope.name, path=found.path, found_version=found.number, samples=(),
+            samples_file=samples_file,
+        )  # fmt: skip
         version, is_new = self.store.accept_load(request)
         if is_new:
             self._background.run(self._load(version))
@@ -178,6 +210,23 @@ class Host:
 
     def _on_available(self, version: Version) -> None:
         self._start_unloads(self._supersede(version))
+        self._background.run(self._cleaner.clean())
+
+    def _paths_in_use(self) -> set[str]:
+        paths: set[str] = set()
+        for version in self._versions():
+            paths.update((version.path, version.samples_file, version.choice.artifact if version.choice else ""))
+        return paths - {""}
+
+    async def _switch(self, version: Version, choice: EngineChoice) -> None:
+        await self._keepers[version.scope].switch(version, choice)
+
+    def _versions(self) -> list[Version]:
+        return [version for scope in self.store.all_scopes() for version in scope.versions()]
+
+    async def _private(self) -> int:
+        measured = await asyncio.gather(*(keeper.workers.memory() for keeper in self._keepers.values()))
+        return sum(memory["private"] for memory in measured)
 
     def _supersede(self, version: Version) -> list[Version]:
         superseded = self.store.superseded(version)
@@ -241,6 +290,29 @@ class Host:
         """
         acquired = self.store.acquire(scope, model, version, label)
         return await predict(self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline)
+
+    async def predict_many(
+        self,
+        scope: str,
+        targets: Sequence[Target],
+        inputs: Mapping[str, RawTensor],
+        output_filter: Sequence[str] = (),
+    ) -> list[Outcome]:
+        """Runs several models of a scope on the same inputs; what became of each, in order.
+
+        Raises:
+            ModelhostError: SCOPE_NOT_FOUND.
+        """
+        name = self.store.scope(scope).name
+        acquired: list[tuple[Version, str] | ModelhostError] = []
+        for target in targets:
+            try:
+                version = self.store.acquire(name, target.model, target.version, target.label)
+            except ModelhostError as error:
+                acquired.append(error)
+            else:
+                acquired.append((version, target.signature))
+        return await predict_many(self._keepers[name], acquired, inputs, output_filter)
 
 
 async def _joined(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 from ..errors import ModelhostError, Reason
 from ..ipc.frames import Kind
-from ..store.records import Loaded, Progress, Version
+from ..store.records import EngineChoice, Loaded, Progress, Version
 from ..store.store import Store
 from ..tensors import SignatureSpec, VariableSpec
 from ..workers.worker import Worker
-from .conversion import Converter
 
 logger = logging.getLogger(__name__)
 
@@ -19,24 +18,29 @@ logger = logging.getLogger(__name__)
 class Placement:
     """Speaks LOAD and UNLOAD with workers; tells the store how a load gets on."""
 
-    def __init__(self, store: Store, converter: Converter) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._converter = converter
 
-    async def place(self, worker: Worker, version: Version) -> Loaded:
-        """Loads a version into a worker.
+    async def place(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
+        """Loads a version into a worker, in the place of what the worker has of it.
 
         Raises:
-            ModelhostError: the engine's or the converter's, or WORKER_DIED.
+            ModelhostError: the engine's, or WORKER_DIED.
         """
 
         def progress(report: dict[str, Any]) -> None:
             self._store.set_progress(version, Progress(str(report["stage"]).upper(), report["done"], report["total"]))
 
-        if self._converter.is_needed(version.path):
-            progress({"stage": "converting", "done": 0, "total": 0})
-            version.path = await self._converter.convert(version.path)
-        request = {"key": version.key, "path": version.path, "tags": version.options.tags}
+        request = {
+            "key": version.key,
+            "engine": choice.engine,
+            "path": version.path,
+            "artifact": choice.artifact,
+            "tags": version.options.tags,
+            "digest": version.digest,
+            "samples_file": version.samples_file,
+            "require_warmup": version.options.require_warmup,
+        }
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)
         return _loaded(reply)
@@ -55,12 +59,15 @@ class Placement:
 
 
 def _loaded(reply: dict[str, Any]) -> Loaded:
+    warmup = reply["warmup"]
     return Loaded(
         engine=reply["engine"],
         loader=reply["loader"],
         signatures=tuple(SignatureSpec.from_json(signature) for signature in reply["signatures"]),
         variables=tuple(VariableSpec(name, dtype, tuple(shape)) for name, dtype, shape in reply["variables"]),
         private_bytes=reply["private_bytes"],
+        shared_bytes=reply["shared_bytes"],
         variable_bytes=reply["variable_bytes"],
         load_ns=reply["load_ns"],
+        warmup=(warmup["success_count"], warmup["failure_count"], warmup["first_error"]),
     )

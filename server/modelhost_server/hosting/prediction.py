@@ -11,8 +11,8 @@ from ..errors import ModelhostError, Reason
 from ..scheduling.gate import Gate
 from ..store.names import version_resource
 from ..store.records import Version
-from ..tensors import RawTensor
-from ..workers.link import Answer
+from ..tensors import RawTensor, SignatureSpec
+from ..workers.calls import Answer
 from .checks import check_inputs, choose_outputs, choose_signature
 from .keeper import ScopeKeeper
 
@@ -99,7 +99,7 @@ async def predict(
     if worker is None or version.key not in worker.loaded:
         gate.leave()
         version.release()
-        raise _not_there(version)
+        raise not_there(version)
     running = _Running(version, gate, queue_ns)
     try:
         worker.link.predict(version.key, position, wanted, chosen, running.on_answer)
@@ -111,12 +111,17 @@ async def predict(
     grace = keeper.scope.config.overrun_grace
     if grace is not None and deadline is not None:
         running.overrun = asyncio.get_running_loop().call_at(deadline + grace, keeper.end_overrun, worker)
-    answer = await running.future
+    return Prediction(version.number, named_outputs(spec, wanted, await running.future))
+
+
+def named_outputs(spec: SignatureSpec, wanted: Sequence[int], answer: Sequence[RawTensor]) -> dict[str, RawTensor]:
+    """The outputs of a signature that were wanted (all when empty) by name."""
     names = [spec.outputs[i].name for i in wanted] if wanted else [output.name for output in spec.outputs]
-    return Prediction(version.number, dict(zip(names, answer, strict=True)))
+    return dict(zip(names, answer, strict=True))
 
 
-def _not_there(version: Version) -> ModelhostError:
+def not_there(version: Version) -> ModelhostError:
+    """Why a version that is AVAILABLE cannot be asked at this moment."""
     resource = version_resource(version.scope, version.model, version.number)
     return ModelhostError(
         Reason.WORKER_UNAVAILABLE, f"the worker of {resource} is being replaced", resource=resource, retry_after=0.5

@@ -70,10 +70,11 @@ def _local_path(source: str) -> Path:
 def _resolve_path(path: Path, version: int) -> Resolved:
     try:
         if path.is_file():
-            if path.suffix != ".keras":
+            if path.suffix not in (".keras", ".tflite"):
                 raise ModelhostError(
                     Reason.SOURCE_UNSUPPORTED,
-                    f"source: expected a SavedModel directory or a .keras file; got the file {brief(path.name)}",
+                    "source: expected a SavedModel directory, or a .keras or .tflite file; "
+                    f"got the file {brief(path.name)}",
                     field="source",
                 )
             return Resolved(str(path), 0)
@@ -104,4 +105,4 @@ def _resolve_path(path: Path, version: int) -> Resolved:
 
 def _holds_saved_model(path: Path) -> bool:
     # Not `exists`: to read a pipe is to wait for ever.
-    return (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file()
+    return any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt", "artifact.json"))

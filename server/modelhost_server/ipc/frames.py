@@ -24,11 +24,15 @@ class Kind(IntEnum):
     PREDICT = 1
     LOAD = 2
     UNLOAD = 3
+    PREDICT_MANY = 4
     # Worker to server; each answers the call whose id it carries, but PROGRESS, which precedes the answer.
     RESULT = 16
     ERROR = 17
     DONE = 18
     PROGRESS = 19
+    # Worker to server, of itself; call id 0: an engine failed a version, which TensorFlow serves now.
+    DEMOTED = 20
+    RESULT_MANY = 21
     # Both ways: ranges of the other side's arena that are no longer needed; call id 0.
     RELEASE = 32
 
@@ -36,6 +40,7 @@ class Kind(IntEnum):
 HEADER = struct.Struct("<IBQ")
 _PREDICT = struct.Struct("<IHHH")
 _RESULT = struct.Struct("<HH")
+_MANY = struct.Struct("<I")
 _TENSOR = struct.Struct("<HBB4xQQ")
 _INLINE = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -182,6 +187,19 @@ def read_result(body: memoryview) -> tuple[int, Sequence[int], int]:
     count, held_count = _RESULT.unpack_from(body)
     held = struct.unpack_from(f"<{held_count}Q", body, _RESULT.size)
     return count, held, _RESULT.size + 8 * held_count
+
+
+def many_frame(kind: Kind, call: int, head: Mapping[str, Any], tensors: TensorWriter) -> list[Any]:
+    """A PREDICT_MANY or RESULT_MANY frame: a head in JSON, and the tensors it speaks of by their indices."""
+    text = json.dumps({**head, "tensors": tensors.count}).encode()
+    return frame(kind, call, _MANY.pack(len(text)), text, *tensors.parts())
+
+
+def read_many(body: memoryview) -> tuple[dict[str, Any], int]:
+    """The head of a frame of many, and where its tensors (`head["tensors"]` of them) begin."""
+    (length,) = _MANY.unpack_from(body)
+    start = _MANY.size + length
+    return read_json(body[_MANY.size : start]), start
 
 
 def read_json(body: Iterable[int]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The template process: opens what every worker needs once, and forks workers that have it from their first moment.
 
-It runs no op of TensorFlow's and has one thread, so that a fork is safe. It is the parent of the workers: it tells
+What that is depends on the engine it is for: a worker that runs no TensorFlow has none of it in its memory. It runs no
+op and has one thread, so that a fork is safe. It is the parent of the workers: it tells
 the server how they end, and when the server goes away, however it does, it ends them and itself.
 
 The server speaks to it in JSON datagrams over a SOCK_SEQPACKET socket, with a worker's descriptors attached.
@@ -18,7 +19,7 @@ import socket
 import sys
 from typing import Any
 
-from ..engines import tensorflow_capi
+from ..engines.base import TENSORFLOW
 from ..errors import ModelhostError
 from . import worker
 
@@ -126,8 +127,24 @@ class Template:
             os.waitpid(pid, 0)
 
 
+def _open(engine: str) -> None:
+    """Opens what workers for an engine need.
+
+    Raises:
+        ModelhostError: TensorFlow's library cannot be opened.
+    """
+    if engine == TENSORFLOW:
+        # All of the engine, and before its library: protobuf's own library does not survive being opened after that.
+        from ..engines import tensorflow, tensorflow_capi  # noqa: F401
+
+        tensorflow_capi.library()
+    else:
+        # OpenVINO is left to the workers that need it: to import it is to start a thread.
+        from ..engines import litert  # noqa: F401
+
+
 def main() -> None:
-    """Runs the template over the socket whose descriptor is the first argument."""
+    """Runs the template over the socket whose descriptor is the first argument, for the engine that is the second."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NAME, b"modelhost-tmpl")
     # A terminal's Ctrl-C reaches the whole process group, a service manager's SIGTERM the whole control group; both are
@@ -137,7 +154,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     try:
-        tensorflow_capi.library()
+        _open(sys.argv[2])
     except ModelhostError as error:
         print(error.message, file=sys.stderr)
         sys.exit(1)

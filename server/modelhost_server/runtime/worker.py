@@ -7,82 +7,35 @@ so that they slow down nobody's predictions.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ..engines.base import LoadedModel, LoadRequest
-from ..engines.tensorflow import TensorflowEngine
+from ..engines.base import EngineFailure, EngineOptions
 from ..errors import ModelhostError, Reason
 from ..ipc import frames
 from ..ipc.arena import LARGE_BYTES, Arena
-from ..ipc.frames import HEADER, Kind, TensorWriter
+from ..ipc.frames import Kind, TensorWriter
 from ..memory import give_back, measure
 from ..tensors import LentMemory
+from .loader import Job, Loader
+from .reader import FrameReader
+from .slots import Slots
 
-_READ_BYTES = 256 << 10
 _LOAD_THREADS = 4
 # Loads step back behind predictions, of this scope and of others. They run when a processor is idle, because a thread
 # that is only nice keeps it to the end of its time slice; and on half of the processors, because a prediction that
 # wakes up where a load is in the kernel waits for it. Beside predictions that take all there is, a load of 0.6 s took
 # 3.7 s.
 _LOAD_PROCESSORS = 0.5
-
-
-class FrameReader:
-    """Reads frames from a blocking socket; one thread at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._buffer = bytearray(_READ_BYTES)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
-
-    def read(self) -> tuple[int, int, memoryview] | None:
-        """The next frame's kind, call and body; None when the server has gone."""
-        try:
-            return self._read()
-        except ConnectionError:
-            # What the server went away without reading turns its end of stream into an error.
-            return None
-
-    def _read(self) -> tuple[int, int, memoryview] | None:
-        if not self._fill(HEADER.size):
-            return None
-        length, kind, call = HEADER.unpack_from(self._buffer, self._start)
-        self._start += HEADER.size
-        body = bytearray(length)
-        there = min(length, self._end - self._start)
-        body[:there] = self._view[self._start : self._start + there]
-        self._start += there
-        view = memoryview(body)
-        while there < length:
-            count = self._sock.recv_into(view[there:])
-            if count == 0:
-                return None
-            there += count
-        return kind, call, view
-
-    def _fill(self, size: int) -> bool:
-        while self._end - self._start < size:
-            if self._start == self._end:
-                self._start = self._end = 0
-            elif _READ_BYTES - self._start < size:
-                rest = self._end - self._start
-                self._buffer[:rest] = self._buffer[self._start : self._end]
-                self._start, self._end = 0, rest
-            count = self._sock.recv_into(self._view[self._end :])
-            if count == 0:
-                return False
-            self._end += count
-        return True
 
 
 class _Inputs:
@@ -124,28 +77,37 @@ class Worker:
         self._send_lock = threading.Lock()
         self._inputs = inputs
         self._outputs = outputs
-        self._lanes = int(config["max_in_flight"])
-        self._engine = TensorflowEngine(int(config["intra_op_threads"]), int(config["inter_op_threads"]))
-        self._models: dict[int, LoadedModel] = {}
+        self._options = EngineOptions(
+            intra_op_threads=int(config["intra_op_threads"]),
+            inter_op_threads=int(config["inter_op_threads"]),
+            lanes=int(config["max_in_flight"]),
+            cache_dir=Path(config["cache_dir"]),
+        )
+        self._loader = Loader(self._options)
+        self._slots = Slots()
         self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _step_back)
+        self._preparing = ThreadPoolExecutor(1, "preparing")
 
-    def serve(self) -> None:
-        """Serves until the server closes the socket."""
-        self._prepare()
+    def serve(self, engines: Sequence[str]) -> None:
+        """Serves until the server closes the socket; `engines` are made ready at once."""
+        for engine in engines:
+            self._prepare(engine)
         # One lane more than may run at once, so that somebody always reads.
-        for i in range(self._lanes):
+        for i in range(self._options.lanes):
             threading.Thread(target=self._lane, name=f"lane-{i}", daemon=True).start()
         self._lane()
 
-    def _prepare(self) -> None:
-        """Starts the engine's own threads: now, because from a loader they would inherit that it steps back; and on the
+    def _prepare(self, engine: str) -> None:
+        """Starts an engine's own threads on a thread that does not step back, for they would inherit that; and on the
         loaders' processors, because it takes some milliseconds.
         """
-        everywhere = os.sched_getaffinity(0)
+        everywhere, before = os.sched_getaffinity(0), set(os.listdir("/proc/self/task"))
         os.sched_setaffinity(0, _load_processors())
-        self._engine.prepare()
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), everywhere)
+        self._loader.prepare(engine)
+        os.sched_setaffinity(0, everywhere)
+        for thread in set(os.listdir("/proc/self/task")) - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), everywhere)
 
     def _lane(self) -> None:
         try:
@@ -164,12 +126,26 @@ class Worker:
     def _handle(self, kind: int, call: int, body: memoryview) -> None:
         if kind == Kind.PREDICT:
             self._predict(call, body)
+        elif kind == Kind.PREDICT_MANY:
+            self._predict_many(call, body)
         elif kind == Kind.RELEASE:
             for offset in frames.released_offsets(body):
                 self._outputs.free(offset)
+        elif kind == Kind.UNLOAD:
+            self._loaders.submit(self._control, self._unload, call, frames.read_json(body))
+        elif kind == Kind.LOAD:
+            self._preparing.submit(self._begin_load, call, Job.from_json(frames.read_json(body)))
         else:
-            action = {Kind.LOAD: self._load, Kind.UNLOAD: self._unload}[Kind(kind)]
-            self._loaders.submit(self._control, action, call, frames.read_json(body))
+            raise ValueError(f"unknown kind of frame {kind}")
+
+    def _begin_load(self, call: int, job: Job) -> None:
+        """Makes the engine ready, on a thread that does not step back, and has another do the load."""
+        try:
+            self._prepare(job.engine)
+        except Exception as error:
+            self._send_error(call, error)
+            return
+        self._loaders.submit(self._control, self._load, call, job)
 
     def _send(self, frame: list[Any]) -> None:
         data = b"".join(frame)
@@ -187,7 +163,7 @@ class Worker:
         try:
             key, signature, outputs, count, start = frames.read_predict(body)
             tensors = frames.read_tensors(body, start, count, self._inputs, inputs.borrow)
-            self._models[key].run(signature, tensors, outputs, _Outputs(writer))
+            self._run(key, signature, tensors, outputs, _Outputs(writer))
         except Exception as error:
             writer.free()
             held = inputs.held()
@@ -195,40 +171,70 @@ class Worker:
         else:
             held = inputs.held()
             self._send(frames.result_frame(call, writer, [offset for offset, _ in held]))
-        # Only now, so that the server never hears of a return before it hears that the range is held.
+        self._release_later(held)
+
+    def _predict_many(self, call: int, body: memoryview) -> None:
+        """Runs several models on the same inputs, one after the other: the server spreads them over the lanes."""
+        inputs, writer = _Inputs(), TensorWriter(self._outputs)
+        answers: list[Any] = []
+        try:
+            head, start = frames.read_many(body)
+            read = frames.read_tensors(body, start, head["tensors"], self._inputs, inputs.borrow)
+            tensors = [tensor for _, tensor in read]
+            for key, signature, outputs, chosen in head["runs"]:
+                before = writer.count
+                try:
+                    self._run(key, signature, [(place, tensors[i]) for place, i in chosen], outputs, _Outputs(writer))
+                    answers.append(writer.count - before)
+                except ModelhostError as error:
+                    answers.append(error.to_json())
+        except Exception as error:
+            writer.free()
+            held = inputs.held()
+            self._send_error(call, error, [offset for offset, _ in held])
+        else:
+            held = inputs.held()
+            answer = {"answers": answers, "held": [offset for offset, _ in held]}
+            self._send(frames.many_frame(Kind.RESULT_MANY, call, answer, writer))
+        self._release_later(held)
+
+    def _run(self, key: int, signature: int, inputs: Any, outputs: Sequence[int], sink: _Outputs) -> None:
+        use = self._slots.acquire(key)
+        try:
+            use.model.run(signature, inputs, outputs, sink)
+        except EngineFailure as failure:
+            # No other engine stands behind this one.
+            raise ModelhostError(Reason.MODEL_EXECUTION_FAILED, f"the model failed: {failure}") from None
+        finally:
+            use.end()
+
+    def _release_later(self, held: list[tuple[int, LentMemory]]) -> None:
+        # After the answer, so that the server never hears of a return before it hears that the range is held.
         for offset, memory in held:
             memory.when_returned(partial(self._release, offset))
 
     def _release(self, offset: int) -> None:
         self._send(frames.release_frame([offset]))
 
-    def _control(self, action: Any, call: int, request: dict[str, Any]) -> None:
+    def _control(self, action: Any, call: int, request: Any) -> None:
         try:
             self._send(frames.json_frame(Kind.DONE, call, action(call, request)))
         except Exception as error:
             self._send_error(call, error)
 
-    def _load(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
-        before, started = measure()["private"], time.monotonic_ns()
-
+    def _load(self, call: int, job: Job) -> dict[str, Any]:
         def progress(stage: str, done: int, total: int) -> None:
             self._send(frames.json_frame(Kind.PROGRESS, call, {"stage": stage, "done": done, "total": total}))
 
-        model = self._engine.load(LoadRequest(request["path"], tuple(request["tags"])), progress)
-        give_back()
-        self._models[request["key"]] = model
-        return {
-            "engine": model.engine,
-            "loader": model.loader,
-            "signatures": [signature.to_json() for signature in model.signatures],
-            "variables": [[v.name, v.dtype, v.shape] for v in model.variables],
-            "variable_bytes": sum(v.nbytes for v in model.variables),
-            "private_bytes": max(0, measure()["private"] - before),
-            "load_ns": time.monotonic_ns() - started,
-        }
+        def on_failure(why: str) -> None:
+            self._send(frames.json_frame(Kind.DEMOTED, 0, {"key": job.key, "engine": job.engine, "why": why}))
+
+        model, report = self._loader.load(job, progress, on_failure)
+        self._slots.put(job.key, model)
+        return report
 
     def _unload(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
-        self._models.pop(request["key"]).close()
+        self._slots.remove(request["key"])
         give_back()
         return dict(measure())
 
@@ -248,5 +254,5 @@ def main(sock: socket.socket, inputs_fd: int, outputs_fd: int, config: dict[str,
     """Runs a worker in this process until the server goes away; never returns."""
     # Many lanes that each compute for microseconds between C calls: waiting 5 ms for one's turn would be all the time.
     sys.setswitchinterval(0.0005)
-    Worker(sock, Arena(inputs_fd), Arena(outputs_fd), config).serve()
+    Worker(sock, Arena(inputs_fd), Arena(outputs_fd), config).serve(config["engines"])
     os._exit(0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from modelhost.v1 import model_pb2, scope_pb2
 
 from ..hosting.keeper import ScopeKeeper
-from ..store.records import Loaded, Model, Progress, ScopeConfig, Version
+from ..hosting.tuning import explanation
+from ..store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
 from .failures import error_message
 from .tensors import spec_message
 
@@ -13,7 +14,12 @@ BASIC = model_pb2.MODEL_VIEW_BASIC
 FULL = model_pb2.MODEL_VIEW_FULL
 VARIABLES = model_pb2.MODEL_VIEW_VARIABLES
 
-_ENGINES = {"tensorflow": model_pb2.ENGINE_TENSORFLOW}
+ENGINES = {
+    "": model_pb2.ENGINE_UNSPECIFIED,
+    "tensorflow": model_pb2.ENGINE_TENSORFLOW,
+    "litert": model_pb2.ENGINE_LITERT,
+    "openvino": model_pb2.ENGINE_OPENVINO,
+}
 
 
 def model_message(model: Model, view: model_pb2.ModelView.ValueType, only: int = 0) -> model_pb2.Model:
@@ -36,26 +42,52 @@ def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> mo
         options=model_pb2.LoadOptions(
             tags=version.options.tags,
             annotations=dict(version.options.annotations),
+            engine=ENGINES[version.options.engine],
             pinned=version.options.pinned,
             evictable=version.options.evictable,
+            tolerance=version.options.tolerance,
+            require_warmup=version.options.require_warmup,
         ),
         statistics=_statistics_message(version),
         progress=progress_message(version.progress) if version.state.name == "LOADING" else None,
         revision=version.revision,
+        derived_from=version.derived_from,
+        derivation=version.derivation,
     )
     message.create_time.FromNanoseconds(int(version.created * 1e9))
     if version.available_since:
         message.available_time.FromNanoseconds(int(version.available_since * 1e9))
     if version.loaded is not None:
         _fill_loaded(message, version.loaded, view)
+        message.engine.explanation = explanation(version.candidates)
+        message.engine.tuning = model_pb2.TuningState.Value(f"TUNING_STATE_{version.tuning.name}")
+        message.engine.candidates.extend(_candidate_message(candidate) for candidate in version.candidates)
     return message
 
 
+def _candidate_message(candidate: Candidate) -> model_pb2.EngineCandidate:
+    return model_pb2.EngineCandidate(
+        engine=ENGINES[candidate.engine],
+        outcome=model_pb2.EngineOutcome.Value(f"ENGINE_OUTCOME_{candidate.outcome.name}"),
+        reason=candidate.reason,
+        speedup=candidate.speedup,
+        max_relative_difference=candidate.max_relative_difference,
+        timings=[
+            model_pb2.EngineTiming(batch_size=batch, tensorflow_ns=tensorflow, engine_ns=engine)
+            for batch, tensorflow, engine in candidate.timings
+        ],
+    )
+
+
 def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.ModelView.ValueType) -> None:
-    message.engine.engine = _ENGINES[loaded.engine]
+    message.engine.engine = ENGINES[loaded.engine]
     message.engine.loader = loaded.loader
     message.memory.private_bytes = loaded.private_bytes
+    message.memory.shared_bytes = loaded.shared_bytes
     message.memory.variable_bytes = loaded.variable_bytes
+    succeeded, failed, first_error = loaded.warmup
+    message.warmup.success_count, message.warmup.failure_count = succeeded, failed
+    message.warmup.first_error = first_error
     if view in (FULL, VARIABLES):
         for spec in loaded.signatures:
             message.signatures.add(
@@ -118,11 +150,11 @@ def config_message(config: ScopeConfig) -> scope_pb2.ScopeConfig:
 async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
     """A scope, with its memory measured now."""
     scope = keeper.scope
-    memory = await keeper.memory()
+    memory = await keeper.workers.memory()
     message = scope_pb2.Scope(
         scope=scope.name,
         config=config_message(scope.config),
-        worker_state=scope_pb2.WorkerState.Value(f"WORKER_STATE_{keeper.worker_state.name}"),
+        worker_state=scope_pb2.WorkerState.Value(f"WORKER_STATE_{keeper.workers.state.name}"),
         model_count=len(scope.models),
         memory=scope_pb2.ScopeMemory(
             pss_bytes=memory["pss"], private_bytes=memory["private"], limit_bytes=scope.config.memory_limit_bytes
@@ -131,7 +163,7 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
             in_flight=keeper.gate.in_flight,
             queued=keeper.gate.queued,
             rejected_count=keeper.gate.rejected_count,
-            worker_restarts=keeper.restarts,
+            worker_restarts=keeper.workers.restarts,
         ),
     )
     message.create_time.FromNanoseconds(int(scope.created * 1e9))

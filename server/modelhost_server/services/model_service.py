@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from modelhost.v1 import model_pb2
 from modelhost.v1 import model_service_pb2 as pb
 
 from ..errors import ModelhostError, Reason
@@ -13,8 +12,11 @@ from ..store.operations import LoadRequest, UnloadRequest
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version
 from .call import Call
-from .messages import BASIC, FULL, model_message, version_message
+from .messages import BASIC, ENGINES, FULL, model_message, version_message
 from .model_streams import load_many, watch
+from .tensors import samples
+
+_DEFAULTS = LoadOptions()
 
 
 class ModelService:
@@ -78,12 +80,21 @@ def load_request(message: pb.LoadModelRequest) -> LoadRequest:
     """A load as the store takes it.
 
     Raises:
-        ModelhostError: UNSUPPORTED, INVALID_REQUEST.
+        ModelhostError: INVALID_REQUEST, INPUT_MALFORMED, UNSUPPORTED.
     """
     options = message.options
-    if options.engine not in (model_pb2.ENGINE_UNSPECIFIED, model_pb2.ENGINE_TENSORFLOW):
+    names = {number: name for name, number in ENGINES.items()}
+    if options.engine not in names:
         raise ModelhostError(
-            Reason.UNSUPPORTED, "options.engine: this server has the engine `tensorflow` only", field="options.engine"
+            Reason.INVALID_REQUEST,
+            f"options.engine: expected one of the engines of modelhost.v1.Engine; got the number {options.engine}",
+            field="options.engine",
+        )
+    if not 0 <= options.tolerance <= 1:
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"options.tolerance: expected 0 (the default, {_DEFAULTS.tolerance}) to 1; got {options.tolerance}",
+            field="options.tolerance",
         )
     return LoadRequest(
         scope=message.scope,
@@ -92,13 +103,17 @@ def load_request(message: pb.LoadModelRequest) -> LoadRequest:
         source=message.source,
         options=LoadOptions(
             tags=tuple(options.tags),
+            engine=names[options.engine],
             annotations=tuple(sorted(options.annotations.items())),
             pinned=options.pinned,
             evictable=options.evictable,
+            tolerance=options.tolerance or _DEFAULTS.tolerance,
+            require_warmup=options.require_warmup,
         ),
         labels=tuple(message.labels),
         keep_older=message.keep_older,
         request_id=message.request_id,
+        samples=samples("warmup", message.warmup),
     )
 
 

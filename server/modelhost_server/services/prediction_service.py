@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from modelhost.v1.prediction_service_pb2 import (
+    PredictManyRequest,
+    PredictManyResponse,
+    PredictManyResult,
+    PredictManyTarget,
     PredictRequest,
     PredictResponse,
     PredictStreamRequest,
@@ -14,12 +18,15 @@ from modelhost.v1.prediction_service_pb2 import (
 
 from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
+from ..hosting.many import Outcome, Target
+from ..hosting.prediction import Prediction
 from .call import Call
 from .failures import as_modelhost_error, error_message
 from .tensors import fill_outputs, raw_inputs
 
 # Predictions of one stream that may be under way; reading stops there, and so, by flow control, does the sender.
 _STREAM_IN_FLIGHT = 256
+_MAX_TARGETS = 1000
 
 
 class PredictionService:
@@ -30,19 +37,26 @@ class PredictionService:
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         """Runs one signature once."""
-        version, label = request.version, request.label
-        if not (version or label) and (choice := request.WhichOneof("choice")):
-            wrong = "a number greater than 0; got 0" if choice == "version" else "a label's name; got nothing"
-            raise ModelhostError(
-                Reason.INVALID_REQUEST, f"{choice}: expected the field left out, or {wrong}", field=choice
-            )
+        version, label = _choice(request)
         prediction = await self._host.predict(
             request.scope, request.model, version, label, request.signature,
             raw_inputs(request.inputs), request.output_filter, call.deadline,
         )  # fmt: skip
-        response = PredictResponse(version=prediction.version)
-        fill_outputs(response, prediction.outputs)
-        return response
+        return _response(prediction)
+
+    async def predict_many(self, request: PredictManyRequest, call: Call) -> PredictManyResponse:
+        """Runs the same inputs through several models."""
+        if len(request.targets) > _MAX_TARGETS:
+            raise ModelhostError(
+                Reason.INVALID_REQUEST,
+                f"targets: expected at most {_MAX_TARGETS}; got {len(request.targets)}",
+                field="targets",
+            )
+        targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
+        outcomes = await self._host.predict_many(
+            request.scope, targets, raw_inputs(request.inputs), request.output_filter
+        )
+        return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
     async def predict_stream(
         self, requests: AsyncIterator[PredictStreamRequest], call: Call
@@ -98,3 +112,28 @@ class PredictionService:
         except Exception as error:
             return PredictStreamResponse(id=item.id, error=error_message(as_modelhost_error(error)))
         return PredictStreamResponse(id=item.id, response=response)
+
+
+def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:
+    """Version and label asked for; 0 and "" for the default.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST.
+    """
+    version, label = request.version, request.label
+    if not (version or label) and (choice := request.WhichOneof("choice")):
+        wrong = "a number greater than 0; got 0" if choice == "version" else "a label's name; got nothing"
+        raise ModelhostError(Reason.INVALID_REQUEST, f"{choice}: expected the field left out, or {wrong}", field=choice)
+    return version, label
+
+
+def _response(prediction: Prediction) -> PredictResponse:
+    response = PredictResponse(version=prediction.version)
+    fill_outputs(response, prediction.outputs)
+    return response
+
+
+def _result(outcome: Outcome) -> PredictManyResult:
+    if isinstance(outcome, ModelhostError):
+        return PredictManyResult(error=error_message(outcome))
+    return PredictManyResult(response=_response(outcome))

@@ -89,8 +89,10 @@ def _merged(
             changes[name] = _seconds(name, message, _DURATIONS[name], getattr(defaults, name))
     if "load_order" in fields:
         changes["memory_first"] = message.load_order == scope_pb2.LOAD_ORDER_MEMORY_FIRST
-    if "memory_limit_bytes" in fields and message.memory_limit_bytes:
-        raise _unsupported("memory_limit_bytes", "memory is measured but not yet limited by this server")
+    if "memory_limit_bytes" in fields:
+        if message.memory_limit_bytes < 0:
+            raise _out_of_range("memory_limit_bytes", "0 (no limit) or more", message.memory_limit_bytes)
+        changes["memory_limit_bytes"] = message.memory_limit_bytes
     if "replicas" in fields and message.replicas not in (0, 1):
         raise _unsupported("replicas", "this server runs one worker a scope")
     return replace(current, **changes)  # type: ignore[arg-type]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from modelhost.v1 import prediction_service_pb2, tensor_pb2
+from modelhost.v1 import model_pb2, prediction_service_pb2, tensor_pb2
 
 from ..errors import ModelhostError, Reason, brief
+from ..hosting.checks import check_tensor
+from ..samples import Sample
 from ..tensors import STRING, RawTensor, TensorSpec
 
 
@@ -37,6 +39,21 @@ def _raw_tensor(name: str, tensor: tensor_pb2.Tensor) -> RawTensor:
         Reason.INPUT_MALFORMED, f"{field}: expected the content in `{expected}`, as its dtype asks; got `{content}`",
         field=field, input=brief(name),
     )  # fmt: skip
+
+
+def samples(field: str, messages: Sequence[model_pb2.Sample]) -> tuple[Sample, ...]:
+    """The samples in a request's field.
+
+    Raises:
+        ModelhostError: INPUT_MALFORMED, UNSUPPORTED.
+    """
+    found = []
+    for i, message in enumerate(messages):
+        inputs = raw_inputs(message.inputs)
+        for name, tensor in inputs.items():
+            check_tensor(f"{field}[{i}].inputs[{brief(name)}]", tensor)
+        found.append(Sample(message.signature, inputs))
+    return tuple(found)
 
 
 def fill_outputs(response: prediction_service_pb2.PredictResponse, outputs: Mapping[str, RawTensor]) -> None:

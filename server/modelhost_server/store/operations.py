@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..samples import Sample
 from .records import LoadOptions
 
 
@@ -23,6 +24,10 @@ class LoadRequest:
     labels: tuple[str, ...] = ()
     keep_older: bool = False
     request_id: str = ""
+    samples: tuple[Sample, ...] = field(default=(), compare=False)
+    derived_from: int = 0
+    derivation: str = ""
+    samples_file: str = field(default="", compare=False)
     path: str = field(default="", compare=False)
     found_version: int = field(default=0, compare=False)
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from ..errors import ModelhostError
 from ..tensors import SignatureSpec, VariableSpec
@@ -38,6 +39,47 @@ class LoadOptions:
     annotations: tuple[tuple[str, str], ...] = ()
     pinned: bool = False
     evictable: bool = False
+    tolerance: float = 1e-4
+    require_warmup: bool = False
+
+
+class Tuning(Enum):
+    """Whether a faster engine is looked for; named as in `modelhost.v1.TuningState`."""
+
+    OFF = "OFF"
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+
+
+class Outcome(Enum):
+    """What became of an engine that was tried; named as in `modelhost.v1.EngineOutcome`."""
+
+    CHOSEN = "CHOSEN"
+    SLOWER = "SLOWER"
+    DIFFERENT = "DIFFERENT"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine that was tried in TensorFlow's place. Timings are batch size, TensorFlow's and its nanoseconds."""
+
+    engine: str
+    outcome: Outcome
+    reason: str
+    speedup: float = 0.0
+    max_relative_difference: float = 0.0
+    timings: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What a version is to be loaded on: the engine, and what was made of the version for it, if that is needed."""
+
+    engine: str
+    artifact: str = ""
 
 
 @dataclass(slots=True)
@@ -55,15 +97,19 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a worker said of a version it loaded."""
+    """What a worker said of a version it loaded. `warmup` counts requests that succeeded and failed, and has the first
+    error.
+    """
 
     engine: str
     loader: str
     signatures: tuple[SignatureSpec, ...]
     variables: tuple[VariableSpec, ...]
     private_bytes: int
+    shared_bytes: int
     variable_bytes: int
     load_ns: int
+    warmup: tuple[int, int, str]
 
     def signature(self, name: str) -> tuple[int, SignatureSpec] | None:
         """Position and spec of a signature; None when there is none of this name."""
@@ -95,6 +141,16 @@ class Version:
     options: LoadOptions
     labels_wanted: tuple[str, ...] = ()
     keep_older: bool = False
+    # Where the warm-up requests given with the load are.
+    samples_file: str = ""
+    derived_from: int = 0
+    derivation: str = ""
+    # Of the content of `path`; "" until it is known.
+    digest: str = ""
+    # Set when it is loaded for the first time.
+    choice: EngineChoice | None = None
+    tuning: Tuning = Tuning.OFF
+    candidates: tuple[Candidate, ...] = ()
     phase: Phase = Phase.WAITING
     error: ModelhostError | None = None
     loaded: Loaded | None = None

@@ -14,7 +14,7 @@ from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_res
 from .operations import LoadRequest, UnloadRequest
 from .pages import page
 from .phases import WANTED, Phase, check_transition
-from .records import Loaded, Model, Progress, Scope, ScopeConfig, Version
+from .records import Candidate, Loaded, Model, Progress, Scope, ScopeConfig, Tuning, Version
 from .requests import RequestMemory
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
 
@@ -145,7 +145,7 @@ class Store:
             model = scope.models[request.model] = Model(scope.name, request.model)
         version = Version(
             scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
-            request.labels, request.keep_older,
+            request.labels, request.keep_older, request.samples_file, request.derived_from, request.derivation,
         )  # fmt: skip
         model.versions[number] = version
         self._loads.remember(request.request_id, request, version)
@@ -258,6 +258,12 @@ class Store:
         """Notes what a worker said of a version it loaded."""
         version.loaded = loaded
         version.statistics.load_ns = loaded.load_ns
+
+    def set_tuning(self, version: Version, tuning: Tuning, candidates: tuple[Candidate, ...]) -> None:
+        """Notes where the search for a faster engine stands, and what was tried."""
+        version.tuning, version.candidates = tuning, candidates
+        if version.phase in WANTED:
+            self._changed(version)
 
     def set_progress(self, version: Version, progress: Progress) -> None:
         """Notes where a load stands. Not an event: progress has no revision."""

@@ -14,35 +14,12 @@ from ..ipc import frames
 from ..ipc.arena import Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
 from ..tensors import RawTensor
+from .calls import Answer, Control, Many, ManyRun, OnAnswer, OnAnswers, OnProgress, Predict, fail
 
 logger = logging.getLogger(__name__)
 
-# Outputs by position, or why there are none.
-Answer = list[RawTensor] | ModelhostError
-OnAnswer = Callable[[Answer], None]
-OnProgress = Callable[[dict[str, Any]], None]
-
-
-class _Control:
-    """A LOAD or UNLOAD under way."""
-
-    __slots__ = ("future", "key", "on_progress")
-
-    def __init__(self, key: int, future: asyncio.Future[dict[str, Any]], on_progress: OnProgress | None) -> None:
-        self.key = key
-        self.future = future
-        self.on_progress = on_progress
-
-
-class _Predict:
-    """A prediction under way, and the ranges of the arena that its inputs are in."""
-
-    __slots__ = ("key", "offsets", "on_answer")
-
-    def __init__(self, key: int, on_answer: OnAnswer, offsets: list[int]) -> None:
-        self.key = key
-        self.on_answer = on_answer
-        self.offsets = offsets
+# A version's key, the engine that failed it, and why.
+OnDemoted = Callable[[int, str, str], None]
 
 
 class WorkerLink(asyncio.Protocol):
@@ -53,7 +30,7 @@ class WorkerLink(asyncio.Protocol):
         self._outputs = outputs
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._calls: dict[int, _Predict | _Control] = {}
+        self._calls: dict[int, Predict | Many | Control] = {}
         self._next_call = 1
         self._received = bytearray()
         self._outgoing: list[bytes | memoryview] = []
@@ -61,6 +38,7 @@ class WorkerLink(asyncio.Protocol):
         self._flush_scheduled = False
         self._lost: ModelhostError | None = None
         self._idle_waiters: deque[asyncio.Future[None]] = deque()
+        self.on_demoted: OnDemoted = lambda key, engine, why: None
 
     # Calls
 
@@ -81,8 +59,21 @@ class WorkerLink(asyncio.Protocol):
             writer.put(position, tensor.dtype, tensor.shape, tensor.data)  # type: ignore[arg-type]
         call = self._next_call
         self._next_call = call + 1
-        self._calls[call] = _Predict(key, on_answer, writer.offsets)
+        self._calls[call] = Predict(key, on_answer, writer.offsets)
         self._send(frames.predict_frame(call, key, signature, outputs, writer))
+
+    def predict_many(self, runs: Sequence[ManyRun], tensors: Sequence[RawTensor], on_answers: OnAnswers) -> None:
+        """Sends several predictions on the same inputs; `on_answers` is called exactly once, with what came of each."""
+        if self._lost is not None:
+            on_answers([self._lost] * len(runs))
+            return
+        writer = TensorWriter(self._inputs)
+        for index, tensor in enumerate(tensors):
+            writer.put(index, tensor.dtype, tensor.shape, tensor.data)  # type: ignore[arg-type]
+        call = self._next_call
+        self._next_call = call + 1
+        self._calls[call] = Many(runs, on_answers, writer.offsets)
+        self._send(frames.many_frame(Kind.PREDICT_MANY, call, {"runs": runs}, writer))
 
     async def control(
         self, kind: Kind, request: dict[str, Any], on_progress: OnProgress | None = None
@@ -97,14 +88,17 @@ class WorkerLink(asyncio.Protocol):
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         call = self._next_call
         self._next_call = call + 1
-        self._calls[call] = _Control(request["key"], future, on_progress)
+        self._calls[call] = Control(request["key"], future, on_progress)
         self._send(frames.json_frame(kind, call, request))
         # The caller may leave; the worker goes on and its answer must find its place.
         return await asyncio.shield(future)
 
     def busy_keys(self) -> set[int]:
         """Keys of the versions that are running or being loaded."""
-        return {waiting.key for waiting in self._calls.values()}
+        busy = set()
+        for waiting in self._calls.values():
+            busy.update([run.key for run in waiting.runs] if isinstance(waiting, Many) else [waiting.key])
+        return busy
 
     async def idle(self) -> None:
         """Returns when no call is under way."""
@@ -171,13 +165,18 @@ class WorkerLink(asyncio.Protocol):
         try:
             if kind == Kind.RESULT:
                 self._result(call, body)
+            elif kind == Kind.RESULT_MANY:
+                self._many_results(call, body)
             elif kind == Kind.RELEASE:
                 for offset in frames.released_offsets(body):
                     self._inputs.free(offset)
             elif kind == Kind.PROGRESS:
                 control = self._calls.get(call)
-                if isinstance(control, _Control) and control.on_progress is not None:
+                if isinstance(control, Control) and control.on_progress is not None:
                     control.on_progress(frames.read_json(body))
+            elif kind == Kind.DEMOTED:
+                told = frames.read_json(body)
+                self.on_demoted(told["key"], told["engine"], told["why"])
             elif kind in (Kind.ERROR, Kind.DONE):
                 self._reply(kind, call, frames.read_json(body))
             else:
@@ -190,11 +189,27 @@ class WorkerLink(asyncio.Protocol):
 
     def _result(self, call: int, body: memoryview) -> None:
         predict = self._calls.get(call)
-        if not isinstance(predict, _Predict):
+        if not isinstance(predict, Predict):
             raise ValueError("an answer to no call")
         count, held, start = frames.read_result(body)
         outputs = frames.read_tensors(body, start, count, self._outputs, self._copy_out)
-        self._finish(call, predict, [tensor for _, tensor in outputs], held)
+        self._finish(call, predict, held)
+        predict.on_answer([tensor for _, tensor in outputs])
+
+    def _many_results(self, call: int, body: memoryview) -> None:
+        many = self._calls.get(call)
+        if not isinstance(many, Many):
+            raise ValueError("an answer to no call")
+        head, start = frames.read_many(body)
+        tensors = iter(frames.read_tensors(body, start, head["tensors"], self._outputs, self._copy_out))
+        answers: list[Answer] = [
+            [next(tensors)[1] for _ in range(answer)] if isinstance(answer, int) else ModelhostError.from_json(answer)
+            for answer in head["answers"]
+        ]
+        if len(answers) != len(many.runs):
+            raise ValueError("not one answer for each run")
+        self._finish(call, many, head["held"])
+        many.on_answers(answers)
 
     def _copy_out(self, offset: int, view: memoryview) -> memoryview:
         self._released.append(offset)
@@ -205,8 +220,9 @@ class WorkerLink(asyncio.Protocol):
         waiting = self._calls.get(call)
         if waiting is None:
             raise ValueError("a reply to no call")
-        if isinstance(waiting, _Predict):
-            self._finish(call, waiting, ModelhostError.from_json(reply), [int(offset) for offset in reply["held"]])
+        if not isinstance(waiting, Control):
+            self._finish(call, waiting, [int(offset) for offset in reply["held"]])
+            fail(waiting, ModelhostError.from_json(reply))
             return
         self._forget(call)
         if waiting.future.done():
@@ -216,12 +232,11 @@ class WorkerLink(asyncio.Protocol):
         else:
             waiting.future.set_result(reply)
 
-    def _finish(self, call: int, predict: _Predict, answer: Answer, held: Sequence[int]) -> None:
+    def _finish(self, call: int, predict: Predict | Many, held: Sequence[int]) -> None:
         self._forget(call)
         for offset in predict.offsets:
             if offset not in held:
                 self._inputs.free(offset)
-        predict.on_answer(answer)
 
     def _forget(self, call: int) -> None:
         del self._calls[call]
@@ -242,8 +257,8 @@ class WorkerLink(asyncio.Protocol):
             self._lost = cause
         for call, waiting in list(self._calls.items()):
             self._forget(call)
-            if isinstance(waiting, _Predict):
-                waiting.on_answer(cause)
+            if not isinstance(waiting, Control):
+                fail(waiting, cause)
             elif not waiting.future.done():
                 waiting.future.set_exception(cause)
                 # Whoever waited may have left.

@@ -20,15 +20,46 @@ logger = logging.getLogger(__name__)
 _START_SECONDS = 60.0
 _MESSAGE_BYTES = 64 << 10
 _KILLED = -9
+# A template that is not kept ends when it has had no worker for this long.
+_IDLE_SECONDS = 1.0
 # What the template and its workers see of the server's environment: no secrets, no proxies, no start-up files.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _ENVIRONMENT_PREFIXES = ("TF_", "OMP_", "KMP_", "CUDA_", "XLA_")
+# Workers compute nothing with numpy, whose threads would only make forking unsafe.
+_ENVIRONMENT_FIXED = {"OPENBLAS_NUM_THREADS": "1"}
+
+
+class Templates:
+    """The template for workers that run TensorFlow, and the one for workers that do not: it is a quarter of the size.
+    Each is started when it is first needed; the large one ends with the last of its workers.
+    """
+
+    def __init__(self) -> None:
+        self._heavy = WorkerTemplate("tensorflow", _IDLE_SECONDS)
+        self._light = WorkerTemplate("litert")
+
+    def get(self, with_tensorflow: bool) -> WorkerTemplate:
+        """The template for workers with TensorFlow, or without."""
+        return self._heavy if with_tensorflow else self._light
+
+    async def stop(self) -> None:
+        """Ends the templates and all their workers."""
+        await asyncio.gather(self._heavy.stop(), self._light.stop())
 
 
 class WorkerTemplate:
-    """Starts workers by forking a process that is warm already. Started again when it dies."""
+    """Starts workers by forking a process that is warm already, for one engine. Started again when it dies.
 
-    def __init__(self) -> None:
+    Args:
+        engine: what its workers run.
+        idle_seconds: it ends when it had no worker for this long; None to keep it.
+    """
+
+    def __init__(self, engine: str, idle_seconds: float | None = None) -> None:
+        self._engine = engine
+        self._idle_seconds = idle_seconds
+        self._requests = 0
+        self._idle: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
@@ -60,7 +91,7 @@ class WorkerTemplate:
             self._ready = loop.create_future()
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-P", "-m", "modelhost_server.runtime.template", str(theirs.fileno()),
+                    sys.executable, "-P", "-m", "modelhost_server.runtime.template", str(theirs.fileno()), self._engine,
                     pass_fds=[theirs.fileno()], env=_environment(), stdin=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
             self._control = ours
@@ -78,7 +109,15 @@ class WorkerTemplate:
         Raises:
             ModelhostError: WORKER_UNAVAILABLE when none can be started.
         """
-        await self.start()
+        # From now on, so that the template does not end for want of workers.
+        self._requests += 1
+        try:
+            await self.start()
+            return await self._start_worker(name, config)
+        finally:
+            self._requests -= 1
+
+    async def _start_worker(self, name: str, config: dict[str, Any]) -> Worker:
         worker_id = next(self._ids)
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._starting[worker_id] = started
@@ -150,8 +189,17 @@ class WorkerTemplate:
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             self._early_ends[worker_id] = code
-        else:
-            worker.on_end(code)
+            return
+        worker.on_end(code)
+        if self._idle_seconds is not None and not self._workers:
+            self._idle = asyncio.get_running_loop().create_task(self._end_when_idle(self._idle_seconds))
+
+    async def _end_when_idle(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        # A new one starts when this one is gone, not before.
+        async with self._lock:
+            if not (self._workers or self._requests):
+                await self.stop()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
@@ -183,4 +231,4 @@ def _environment() -> dict[str, str]:
         if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
     }
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return environment
+    return environment | _ENVIRONMENT_FIXED

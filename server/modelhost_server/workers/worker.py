@@ -51,6 +51,7 @@ class Worker:
         self.pid = pid
         self.link = link
         self.loaded: set[int] = set()
+        self.with_tensorflow = False
         self.started = asyncio.get_running_loop().time()
         self.ended: asyncio.Future[WorkerEnd] = asyncio.get_running_loop().create_future()
         self._log = log

@@ -1,0 +1,76 @@
+"""Runs the converter process: one stage of work a process, with limits of time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+from ..errors import ModelhostError, Reason
+
+logger = logging.getLogger(__name__)
+
+_MEMORY_SHARE = 0.5
+_LOG_CHARACTERS = 2000
+
+
+class Converting:
+    """Converter processes, one at a time of those that somebody waits for, and one of those that nobody does."""
+
+    def __init__(self) -> None:
+        self._turns = {True: asyncio.Lock(), False: asyncio.Lock()}
+        self._memory_bytes = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
+
+    async def run(self, stage: str, job: dict[str, Any], seconds: float, urgent: bool) -> dict[str, Any]:
+        """What a stage of the converter answers.
+
+        Args:
+            stage: see `converter/__main__.py`.
+            job: what the stage takes.
+            seconds: the process is ended after these.
+            urgent: somebody waits for it.
+
+        Raises:
+            ModelhostError: SOURCE_UNSUPPORTED, with the converter's own words or how it ended.
+        """
+        async with self._turns[urgent]:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "modelhost_server.converter", stage,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            request = json.dumps({"memory_bytes": self._memory_bytes, **job}).encode()
+            try:
+                output, log = await asyncio.wait_for(process.communicate(request), seconds)
+            except TimeoutError:
+                raise ModelhostError(
+                    Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) took longer than {seconds:.0f} s"
+                ) from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        try:
+            answer: dict[str, Any] = json.loads(output)
+        except ValueError:
+            answer = {}
+        if process.returncode == 0 and "result" in answer:
+            result: dict[str, Any] = answer["result"]
+            return result
+        if "error" in answer:
+            raise ModelhostError(Reason.SOURCE_UNSUPPORTED, str(answer["error"]))
+        end = _end(process.returncode or 0)
+        logger.warning("the converter (%s) %s: %s", stage, end, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
+        raise ModelhostError(Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) {end}")
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was killed by signal {-code}"

@@ -1,0 +1,278 @@
+"""Finds the engine for each version: what is remembered of its content decides at once; otherwise it is served by
+TensorFlow while a converter process, in idle time and one at a time, tries the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelhostError, Reason
+from ..store.names import version_resource
+from ..store.phases import WANTED, Phase
+from ..store.records import Candidate, EngineChoice, Outcome, Tuning, Version
+from ..store.store import Store
+from .background import Background
+from .converting import Converting
+from .digests import Digests
+from .verdicts import TENSORFLOW, Verdict, Verdicts
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = ("litert", "openvino")
+# A change is worth its while from here on.
+_MIN_SPEEDUP = 1.2
+_FREEZE_SECONDS = 600.0
+_CONVERT_SECONDS = 900.0
+_JUDGE_SECONDS = 600.0
+_TIMING_SECONDS = 10.0
+
+Switch = Callable[[Version, EngineChoice], Awaitable[None]]
+
+
+class Tuner:
+    """Chooses engines.
+
+    Args:
+        cache_dir: for artifacts and verdicts.
+        engines: which others than tensorflow may be chosen unasked.
+        switch: puts a version that is AVAILABLE on another engine.
+    """
+
+    def __init__(
+        self, store: Store, cache_dir: Path, converting: Converting, digests: Digests, engines: Sequence[str],
+        switch: Switch,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._converting = converting
+        self._digests = digests
+        self._engines = engines
+        self._switch = switch
+        self._verdicts = Verdicts(cache_dir)
+        self._turn = asyncio.Lock()
+        self._background = Background("tuner")
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self._background.cancel()
+
+    # At load
+
+    async def choose(self, version: Version, threads: int) -> EngineChoice:
+        """What a version is to be loaded on, now.
+
+        Args:
+            version: what is being loaded.
+            threads: that one operation may use.
+
+        Raises:
+            ModelhostError: SOURCE_NOT_FOUND; SOURCE_UNSUPPORTED when the engine asked for cannot serve the version.
+        """
+        version.digest = version.digest or await self._digests.of(version.path)
+        asked = version.options.engine
+        own = await asyncio.to_thread(own_engine, version.path)
+        if own:
+            if asked not in ("", own):
+                raise ModelhostError(
+                    Reason.SOURCE_UNSUPPORTED, f"options.engine: the source can be run by {own} only; got {asked}",
+                    field="options.engine",
+                )  # fmt: skip
+            return EngineChoice(own)
+        if asked == "tensorflow" or not (asked or self._engines):
+            return TENSORFLOW
+        verdict = self._verdicts.recall(version, threads)
+        if asked:
+            return await self._insist(version, asked, verdict, threads)
+        if verdict is None:
+            version.tuning = Tuning.WAITING
+            return TENSORFLOW
+        version.tuning, version.candidates = Tuning.DONE, verdict.candidates
+        return self._verdicts.choice(version, verdict)
+
+    async def _insist(self, version: Version, engine: str, verdict: Verdict | None, threads: int) -> EngineChoice:
+        known = next((c for c in verdict.candidates if c.engine == engine), None) if verdict else None
+        candidate = known or (await self._try([engine], version, threads, urgent=True))[0]
+        if candidate.outcome in (Outcome.DIFFERENT, Outcome.REFUSED, Outcome.FAILED):
+            raise ModelhostError(
+                Reason.SOURCE_UNSUPPORTED,
+                f"options.engine: {engine} cannot serve this model: {candidate.reason}; leave the engine to the server",
+                field="options.engine",
+            )
+        version.candidates = (replace(candidate, outcome=Outcome.CHOSEN),)
+        return EngineChoice(engine, str(self._verdicts.artifact(version, engine)))
+
+    async def litert_artifact(self, version: Version) -> str:
+        """What LiteRT runs of a version in full precision: the source itself, or what is made of it now.
+
+        Raises:
+            ModelhostError: SOURCE_UNSUPPORTED, when it cannot be converted.
+        """
+        if own_engine(version.path):
+            return version.path
+        artifact = self._verdicts.artifact(version, "litert")
+        if not artifact.is_dir():
+            async with self._workshop(version) as work:
+                await self._freeze(version, work, urgent=True)
+                await self._convert("litert", version, work, urgent=True)
+        return str(artifact)
+
+    # In the background
+
+    def tune(self, version: Version, threads: int) -> None:
+        """Looks for a faster engine for a version that is AVAILABLE, when its turn comes."""
+        if version.tuning is Tuning.WAITING:
+            self._background.run(self._tune(version, threads))
+
+    async def _tune(self, version: Version, threads: int) -> None:
+        async with self._turn:
+            if version.phase not in WANTED or version.tuning is not Tuning.WAITING:
+                return
+            # Another version of the same content may have been before us.
+            verdict = self._verdicts.recall(version, threads)
+            if verdict is None:
+                self._store.set_tuning(version, Tuning.RUNNING, ())
+                started = time.monotonic()
+                tried = await self._try(self._engines, version, threads, urgent=False)
+                verdict = Verdict(_with_winner(tried))
+                self._verdicts.remember(version, threads, verdict)
+                logger.info(
+                    "%s: %s (found in %.0f s)",
+                    _name(version),
+                    explanation(verdict.candidates),
+                    time.monotonic() - started,
+                )
+            if verdict.chosen and version.phase is Phase.AVAILABLE:
+                try:
+                    await self._switch(version, self._verdicts.choice(version, verdict))
+                except ModelhostError as error:
+                    logger.warning("%s stays on tensorflow: %s", _name(version), error.message)
+                    verdict = _failed(verdict, f"it could not be loaded: {error.message}")
+                    self._verdicts.remember(version, threads, verdict)
+            self._store.set_tuning(version, Tuning.DONE, verdict.candidates)
+
+    async def _try(self, engines: Sequence[str], version: Version, threads: int, urgent: bool) -> list[Candidate]:
+        """What comes of each engine; outcome SLOWER for all that are right, whatever their speed."""
+        async with self._workshop(version) as work:
+            try:
+                if not all(self._verdicts.artifact(version, engine).is_dir() for engine in engines):
+                    await self._freeze(version, work, urgent)
+            except ModelhostError as error:
+                # What cannot be frozen can be converted for no engine.
+                return [Candidate(engine, Outcome.REFUSED, error.message) for engine in engines]
+            return [await self._try_one(engine, version, threads, work, urgent) for engine in engines]
+
+    async def _try_one(self, engine: str, version: Version, threads: int, work: Path, urgent: bool) -> Candidate:
+        artifact = self._verdicts.artifact(version, engine)
+        judging = {
+            "path": version.path, "tags": version.options.tags, "digest": version.digest,
+            "artifact": str(artifact), "intra_op_threads": threads, "tolerance": version.options.tolerance,
+            "samples": version.samples_file or None, "time_seconds": _TIMING_SECONDS,
+        }  # fmt: skip
+        try:
+            if not artifact.is_dir():
+                await self._convert(engine, version, work, urgent)
+            return _judged(engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent))
+        except ModelhostError as error:
+            return Candidate(engine, Outcome.REFUSED, error.message)
+
+    @asynccontextmanager
+    async def _workshop(self, version: Version) -> AsyncIterator[Path]:
+        """A directory for what is made on the way, beside where the result is to be."""
+        folder = self._verdicts.folder(version)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        work = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=folder, prefix="work-"))
+        try:
+            yield work
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+    async def _freeze(self, version: Version, work: Path, urgent: bool) -> None:
+        target = work / "frozen"
+        target.mkdir()
+        job = {"path": version.path, "tags": version.options.tags, "target": str(target)}
+        await self._converting.run("freeze", job, _FREEZE_SECONDS, urgent)
+
+    async def _convert(self, engine: str, version: Version, work: Path, urgent: bool) -> None:
+        made, artifact = work / engine, self._verdicts.artifact(version, engine)
+        made.mkdir()
+        job = {"frozen": str(work / "frozen"), "target": str(made)}
+        await self._converting.run(engine, job, _CONVERT_SECONDS, urgent)
+        # Complete or not at all; somebody who was faster made the same.
+        if not artifact.is_dir():
+            os.replace(made, artifact)
+
+    # When it went wrong
+
+    def note_failure(self, version: Version, threads: int, why: str) -> None:
+        """Remembers that the engine of a version failed while it served; TensorFlow has taken over."""
+        logger.warning("%s is served by tensorflow again: %s", _name(version), why)
+        verdict = _failed(Verdict(version.candidates), why)
+        if not version.options.engine:
+            self._verdicts.remember(version, threads, verdict)
+        self._store.set_tuning(version, version.tuning, verdict.candidates)
+
+
+def own_engine(path: str) -> str:
+    """The engine that a source can be run by only; "" for SavedModels, which are tensorflow's and can be converted."""
+    if path.endswith(".tflite"):
+        return "litert"
+    # What an artifact says of itself is the worker's to read: the one kind there is without a SavedModel is quantized.
+    return "litert" if os.path.isfile(os.path.join(path, "artifact.json")) else ""
+
+
+def _judged(engine: str, judged: dict[str, Any]) -> Candidate:
+    timings = tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in judged["timings"])
+    difference = float(judged["max_relative_difference"])
+    if not judged["accepted"]:
+        return Candidate(engine, Outcome(judged["outcome"]), judged["reason"], 0.0, difference, timings)
+    return Candidate(engine, Outcome.SLOWER, "", float(judged["speedup"]), difference, timings)
+
+
+def _with_winner(tried: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates, the fastest of those that are right marked as chosen if that is worth a change."""
+    right = [c for c in tried if c.outcome is Outcome.SLOWER]
+    worth = [c for c in right if c.speedup >= _MIN_SPEEDUP and all(ours >= theirs for _, ours, theirs in c.timings)]
+    best = max(worth, key=lambda c: c.speedup, default=None)
+
+    def told(candidate: Candidate) -> Candidate:
+        if candidate is best:
+            reason = f"{candidate.speedup:.1f} times as fast as tensorflow"
+            return replace(candidate, outcome=Outcome.CHOSEN, reason=reason)
+        if candidate not in right:
+            return candidate
+        if candidate in worth:
+            reason = f"{candidate.speedup:.1f} times as fast as tensorflow"
+        elif candidate.speedup >= _MIN_SPEEDUP:
+            reason = f"slower than tensorflow at some batch sizes ({candidate.speedup:.1f} times as fast over all)"
+        else:
+            reason = f"{candidate.speedup:.2f} times tensorflow's speed; a change is made from {_MIN_SPEEDUP} times on"
+        return replace(candidate, reason=reason)
+
+    return tuple(told(c) for c in tried)
+
+
+def _failed(verdict: Verdict, why: str) -> Verdict:
+    return Verdict(
+        tuple(
+            replace(c, outcome=Outcome.FAILED, reason=why) if c.outcome is Outcome.CHOSEN else c
+            for c in verdict.candidates
+        )
+    )
+
+
+def explanation(candidates: Sequence[Candidate]) -> str:
+    """What was tried and what came of it, in one line."""
+    return "; ".join(f"{c.engine} {c.outcome.value.lower()}: {c.reason}" for c in candidates)
+
+
+def _name(version: Version) -> str:
+    return version_resource(version.scope, version.model, version.number)

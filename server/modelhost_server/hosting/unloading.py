@@ -1,0 +1,113 @@
+"""Takes versions out of a scope, and gives back what they held."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from ..store.names import version_resource
+from ..store.phases import WANTED, Phase
+from ..store.records import Scope, Version
+from ..store.store import Store
+from ..workers.worker import Worker
+from .placement import Placement
+from .replacement import worth_replacing
+from .turns import Turns
+from .workforce import Workforce
+
+logger = logging.getLogger(__name__)
+
+
+class Unloading:
+    """Unloads versions of one scope.
+
+    Args:
+        loads: of versions by their keys; set when they have ended.
+        turns: at changing what the worker holds.
+        replace: begins to replace the worker.
+    """
+
+    def __init__(
+        self, scope: Scope, store: Store, workers: Workforce, placement: Placement, loads: Mapping[int, asyncio.Event],
+        turns: Turns, replace: Callable[[], asyncio.Task[None]],
+    ) -> None:  # fmt: skip
+        self._scope = scope
+        self._store = store
+        self._workers = workers
+        self._placement = placement
+        self._loads = loads
+        self._turns = turns
+        self._replace = replace
+
+    async def unload(self, version: Version) -> None:
+        """Takes a version that is DRAINING (or FREEING, when it FAILED) out of the scope."""
+        drained = True
+        if version.phase is Phase.DRAINING:
+            drained = await self._drain(version)
+            self._store.transition(version, Phase.FREEING)
+        if self._loading(version):
+            await self._end_load(version)
+        private = 0
+        for worker in list(self._workers.all):
+            if version.key not in worker.loaded:
+                continue
+            worker.loaded.discard(version.key)
+            if drained:
+                private = await self._placement.free(worker, version)
+        self._store.transition(version, Phase.UNLOADED)
+        if not drained:
+            logger.warning(
+                "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
+            )
+        if not self._workers.closing:
+            await self._give_back(private, must=not drained)
+
+    async def _give_back(self, private: int, must: bool) -> None:
+        """Replaces the worker after an unload where that gives back memory (or a call that does not end)."""
+        worker = self._workers.current
+        if worker is None or (not must and not private):
+            return
+        held = [v for v in self._scope.versions() if v.key in worker.loaded]
+        if not held and not must and any(v.phase in WANTED for v in self._scope.versions()):
+            return
+        if must or worth_replacing(private, self._workers.baseline, held):
+            replacement = self._replace()
+            # Without models it takes no time, and what it gives back is what the caller waits for.
+            if not held:
+                await asyncio.wait([replacement])
+
+    async def _end_load(self, version: Version) -> None:
+        """Waits for a load under way, which a worker cannot stop; kills the worker when it takes too long."""
+        load = self._loads.get(version.key)
+        try:
+            async with asyncio.timeout(self._scope.config.drain_timeout):
+                if load is not None:
+                    await load.wait()
+                else:
+                    async with self._turns.alone():
+                        return
+        except TimeoutError:
+            logger.warning("scope '%s': a load that nobody wants does not end; killing its worker", self._scope.name)
+        for worker in self._loading(version):
+            worker.kill()
+
+    def _loading(self, version: Version) -> list[Worker]:
+        """The workers that are loading a version now."""
+        return [w for w in self._workers.all if version.key in w.link.busy_keys() and version.key not in w.loaded]
+
+    async def _drain(self, version: Version) -> bool:
+        """Waits until no prediction uses the version; False when the scope's drain timeout came first."""
+        if version.handles == 0:
+            return True
+        idle = asyncio.Event()
+        version.on_idle = idle.set
+        try:
+            await asyncio.wait_for(idle.wait(), self._scope.config.drain_timeout)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _name(version: Version) -> str:
+    return version_resource(version.scope, version.model, version.number)

@@ -1,0 +1,127 @@
+"""What was found out about engines for a model's content, kept on disk for the next load of the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..store.records import Candidate, EngineChoice, Outcome, Version
+
+# Raised when the converter or the way it judges changes, so that old findings are not believed.
+_REVISION = 1
+_PACKAGES = ("tensorflow-cpu", "tensorflow", "ai-edge-litert", "openvino")
+TENSORFLOW = EngineChoice("tensorflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The engines that were tried."""
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The one that serves; None when TensorFlow does."""
+        return next((c for c in self.candidates if c.outcome is Outcome.CHOSEN), None)
+
+
+class Verdicts:
+    """Verdicts and artifacts, below a directory for each content."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / "engines"
+
+    def folder(self, candidate: Version) -> Path:
+        """The directory of a version's content."""
+        return self._folder / candidate.digest
+
+    def artifact(self, candidate: Version, engine: str) -> Path:
+        """Where the artifact of a version for an engine is, or is to be."""
+        return self.folder(candidate) / f"{engine}-{_fingerprint(candidate.options.tags)}"
+
+    def choice(self, candidate: Version, verdict: Verdict) -> EngineChoice:
+        """What a verdict means for a load."""
+        chosen = verdict.chosen
+        return EngineChoice(chosen.engine, str(self.artifact(candidate, chosen.engine))) if chosen else TENSORFLOW
+
+    def recall(self, candidate: Version, threads: int) -> Verdict | None:
+        """What was found out, if it was and what it needs is still there."""
+        file = self._file(candidate, threads)
+        try:
+            items = json.loads(file.read_text())
+            verdict = Verdict(tuple(_candidate(item) for item in items))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if verdict.chosen and not self.artifact(candidate, verdict.chosen.engine).is_dir():
+            return None
+        os.utime(file)
+        return verdict
+
+    def remember(self, candidate: Version, threads: int, verdict: Verdict) -> None:
+        """Keeps what was found out."""
+        file = self._file(candidate, threads)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([_json(c) for c in verdict.candidates]))
+        partial.replace(file)
+
+    def _file(self, candidate: Version, threads: int) -> Path:
+        options = candidate.options
+        # The file of samples is named by its content.
+        parts = (*options.tags, str(options.tolerance), str(threads), Path(candidate.samples_file).name, _processor())
+        return self.folder(candidate) / f"verdict-{_fingerprint(parts)}.json"
+
+
+@cache
+def _tools() -> str:
+    found = [str(_REVISION)]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package}={version(package)}")
+        except PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+@cache
+def _processor() -> str:
+    """What of the processor decides which code engines run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _fingerprint(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join((_tools(), *parts)).encode()).hexdigest()[:16]
+
+
+def _json(candidate: Candidate) -> dict[str, object]:
+    return {
+        "engine": candidate.engine,
+        "outcome": candidate.outcome.value,
+        "reason": candidate.reason,
+        "speedup": candidate.speedup,
+        "max_relative_difference": candidate.max_relative_difference,
+        "timings": candidate.timings,
+    }
+
+
+def _candidate(item: dict[str, object]) -> Candidate:
+    timings = item["timings"]
+    assert isinstance(timings, list)
+    return Candidate(
+        str(item["engine"]),
+        Outcome(item["outcome"]),
+        str(item["reason"]),
+        float(str(item["speedup"])),
+        float(str(item["max_relative_difference"])),
+        tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in timings),
+    )

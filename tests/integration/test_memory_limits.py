@@ -1,0 +1,89 @@
+"""Limits of memory: kept at admission, and told in a way that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from modelhost.v1 import model_pb2, scope_pb2, scope_service_pb2
+from support.predict import SECONDS, assert_serves, describe, error_of, load, predict
+from support.server import ServerProcess, Stubs
+
+MB = 1 << 20
+
+
+def set_limit(stubs: Stubs, scope: str, limit: int) -> None:
+    stubs.scopes.UpdateScope(
+        scope_service_pb2.UpdateScopeRequest(
+            scope=scope,
+            config=scope_pb2.ScopeConfig(memory_limit_bytes=limit),
+            update_mask={"paths": ["memory_limit_bytes"]},
+        ),
+        timeout=SECONDS,
+    )  # fmt: skip
+
+
+def test_a_scope_tells_its_limit_and_its_memory(stubs, scope, models):
+    set_limit(stubs, scope, 3 << 30)
+    load(stubs, scope, models / "half_plus_two")
+    told = stubs.scopes.GetScope(scope_service_pb2.GetScopeRequest(scope=scope), timeout=SECONDS).scope
+    assert told.config.memory_limit_bytes == told.memory.limit_bytes == 3 << 30
+    assert 0 < told.memory.private_bytes < 3 << 30
+    assert describe(stubs, scope, "half_plus_two").memory.private_bytes > 0
+
+
+def test_what_does_not_fit_into_its_scope_is_refused_and_the_others_go_on(stubs, scope, models):
+    load(stubs, scope, models / "half_plus_two")
+    set_limit(stubs, scope, MB)
+    failure = error_of(lambda: load(stubs, scope, models / "half_plus_three"))
+    assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
+    assert f"scope '{scope}'" in failure.message
+    assert "needed" in failure.message
+    assert f"scopes/{scope}/models/half_plus_two/versions/1" in failure.message
+    assert int(failure.metadata["limit_bytes"]) == MB
+    assert int(failure.metadata["needed_bytes"]) > 0
+    assert describe(stubs, scope, "half_plus_three").state == model_pb2.VERSION_STATE_FAILED
+    assert_serves(stubs, scope, "half_plus_two")
+    set_limit(stubs, scope, 0)
+    load(stubs, scope, models / "half_plus_three")
+    assert predict(stubs, scope, "half_plus_three", x=np.float32([2]))["y"].tolist() == [4.0]
+
+
+def test_the_servers_limit_holds_for_all_scopes(models):
+    with ServerProcess("--memory-limit-bytes", str(2 * MB)) as server:
+        stubs = Stubs(server.address)
+        failure = error_of(lambda: load(stubs, "default", models / "half_plus_two"))
+        assert failure.reason == "MEMORY_LIMIT"
+        assert failure.message.startswith("the server:")
+        stubs.close()
+
+
+@pytest.mark.parametrize("limit", [-1, -(2**62)])
+def test_a_negative_limit_is_refused(stubs, scope, limit):
+    assert error_of(lambda: set_limit(stubs, scope, limit)).code == "INVALID_ARGUMENT"
+
+
+def test_a_restart_of_the_worker_ignores_no_version_for_its_limit(stubs, scope, models):
+    """A limit set later than a version was loaded does not take it away."""
+    load(stubs, scope, models / "half_plus_two")
+    set_limit(stubs, scope, MB)
+    stubs.scopes.UpdateScope(
+        scope_service_pb2.UpdateScopeRequest(
+            scope=scope, config=scope_pb2.ScopeConfig(max_in_flight=3), update_mask={"paths": ["max_in_flight"]}
+        ),
+        timeout=SECONDS,
+    )
+    assert_serves(stubs, scope, "half_plus_two")
+
+
+def test_estimates_come_from_the_size_on_disk(stubs, scope, models, tmp_path: Path):
+    set_limit(stubs, scope, MB)
+    big = tmp_path / "big"
+    (big / "variables").mkdir(parents=True)
+    (big / "saved_model.pb").write_bytes((models / "half_plus_two" / "saved_model.pb").read_bytes())
+    with (big / "variables" / "variables.data-00000-of-00001").open("wb") as file:
+        file.truncate(100 * MB)
+    failure = error_of(lambda: load(stubs, scope, big))
+    assert failure.reason == "MEMORY_LIMIT"
+    assert int(failure.metadata["needed_bytes"]) > 100 * MB
