@@ -6,7 +6,8 @@ import ctypes
 
 
 def measure(pid: int | str = "self") -> dict[str, int]:
-    """`private` and `pss` (private plus a fair share of what is shared) of a process, in bytes.
+    """What a process holds, in bytes: `private`, `pss` (private plus a fair share of what is shared), and `anonymous`
+    (what is no file's, and so in no other process's memory either).
 
     Raises:
         OSError: there is no such process, or it may not be looked at.
@@ -17,7 +18,11 @@ def measure(pid: int | str = "self") -> dict[str, int]:
             name, _, rest = line.partition(":")
             if rest.endswith("kB\n"):
                 fields[name] = int(rest[:-3]) * 1024
-    return {"private": fields["Private_Clean"] + fields["Private_Dirty"], "pss": fields["Pss"]}
+    return {
+        "private": fields["Private_Clean"] + fields["Private_Dirty"],
+        "pss": fields["Pss"],
+        "anonymous": fields["Anonymous"],
+    }
 
 
 def give_back() -> None:

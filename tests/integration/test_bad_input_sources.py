@@ -174,7 +174,9 @@ CASES = {
     "http:": Bad("http://host/model", UNSUPPORTED, ("'http'",)),
     "file: of another host": Bad("file://host/model", UNSUPPORTED, ("'file'",)),
     "a URI with a broken host": Bad("s3://[half", NOT_FOUND, ("neither a path nor a URI",)),
-    "a plain file": Bad(file("model.h5", b"text"), UNSUPPORTED, ("SavedModel directory or a .keras file", "model.h5")),
+    "a plain file": Bad(
+        file("model.h5", b"text"), UNSUPPORTED, ("SavedModel directory, or a .keras or .tflite file", "model.h5")
+    ),
     "the file saved_model.pb itself": Bad(
         lambda m, p: m / "half_plus_two" / "saved_model.pb", UNSUPPORTED, ("directory",)
     ),

@@ -74,9 +74,11 @@ UNPROVEN = {
     ("constant_output", "litert"): "same for all",
     ("constant_output", "openvino"): "same for all",
     ("picky", "litert"): "no made-up input",
+    ("chaotic", "litert"): "last digits",
+    ("chaotic", "openvino"): "last digits",
 }
 BOTH = [
-    "argmax", "asserts_constants", "branch", "images_of_any_size", "keras_export", "keras_saved", "loop",
+    "argmax", "asserts_constants", "branch", "delicate", "images_of_any_size", "keras_export", "keras_saved", "loop",
     "many_outputs", "nan", "one_hot", "overflow", "passes_on", "plain", "resize", "rounding", "square", "stft", "top_k",
     "two_open", "two_signatures", "where",
 ]  # fmt: skip
@@ -135,7 +137,7 @@ def stage(name: str, job: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
 
 @pytest.mark.parametrize("model", NOT_FROZEN)
 def test_what_only_tensorflow_can_serve_is_refused_up_front(results, model):
-    assert NOT_FROZEN[model] in results.said(model, "freeze")["error"]
+    assert NOT_FROZEN[model] in results.said(model, "freeze")["error"]["message"]
     assert not results.said(model, "litert")
     assert not results.said(model, "openvino")
 
@@ -143,7 +145,7 @@ def test_what_only_tensorflow_can_serve_is_refused_up_front(results, model):
 @pytest.mark.parametrize(("model", "engine"), NOT_CONVERTED)
 def test_a_converter_that_refuses_a_model_says_why(results, model, engine):
     assert "result" in results.said(model, "freeze")
-    assert NOT_CONVERTED[model, engine] in results.said(model, engine)["error"]
+    assert NOT_CONVERTED[model, engine] in results.said(model, engine)["error"]["message"]
     assert not results.said(model, f"judge-{engine}")
 
 

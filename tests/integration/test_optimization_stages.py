@@ -38,7 +38,7 @@ def stage(name: str, job: Job) -> Job:
     assert process.stdout, process.stderr[-4000:]
     answer = json.loads(process.stdout)
     if "error" in answer:
-        raise Refused(answer["error"])
+        raise Refused(answer["error"]["message"])
     result: Job = answer["result"]
     return result
 

@@ -218,6 +218,14 @@ simple(lambda x: x + x, spec("x", None, 3, dtype=tf.uint8), name="uint8", about=
 # What must pass
 
 simple(lambda x: x * 2, spec("x", None), name="plain", about="Twice x.")
+simple(
+    lambda x, w: tf.sin(10 * (x @ w)), spec("x", None, 64), w=weights(64, 16),
+    name="delicate", about="The larger x is, the more the order of additions says.",
+)  # fmt: skip
+simple(
+    lambda x, w: tf.sin(1e5 * (x @ w)), spec("x", None, 64), w=weights(64, 16),
+    name="chaotic", about="Whatever x is, the order of additions says nearly all.",
+)  # fmt: skip
 
 
 @model

@@ -1,12 +1,14 @@
 """`python -m modelhost_server.converter STAGE`: does one stage of a conversion.
 
 The stage's job comes as JSON on standard input. One line of JSON goes to standard output: {"result": …}, with status 0;
-or {"error": …}, with status 1, when the model cannot be served in this way. Any other end is a fault.
+or, with status 1, {"error": …} when the model cannot be served in this way, {"fault": …} when that says nothing about
+the model. A process that ends in another way has failed at the model, too.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -16,9 +18,13 @@ import sys
 import traceback
 from typing import Any
 
+from ..errors import ModelhostError, Reason
+
 _PR_SET_PDEATHSIG = 1
 _LOWEST_NICENESS = 19
-_EXPORT_NICENESS = 10
+_URGENT_NICENESS = 10
+# Of the disk that is written to, not of the model that is read.
+_OUR_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 # A stage's module offers `run(job) -> result`.
 _STAGES = {
@@ -33,10 +39,10 @@ _STAGES = {
 }
 
 
-def _step_back(stage: str) -> None:
-    """Gives way to predictions. Nobody waits for a conversion; but for an export a caller does."""
-    if stage == "export":
-        os.nice(_EXPORT_NICENESS)
+def _step_back(urgent: bool) -> None:
+    """Gives way to predictions; not altogether when a caller waits."""
+    if urgent:
+        os.nice(_URGENT_NICENESS)
         return
     os.nice(_LOWEST_NICENESS)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -65,7 +71,7 @@ def main() -> int:
     """Does the stage named on the command line, and says how it went."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     stage, job = sys.argv[1], json.load(sys.stdin)
-    _step_back(stage)
+    _step_back(job.get("urgent", False))
     _limit_memory(job.get("memory_bytes"))
     _settle_environment()
     # What libraries print must not get between the server and the answer.
@@ -76,9 +82,15 @@ def main() -> int:
         # Imported here because a stage has only what it needs: TensorFlow alone takes seconds.
         module = importlib.import_module(f".{_STAGES[stage]}", __package__)
         said["result"] = module.run(job)
+    except ModelhostError as error:
+        status, said["error"] = 1, error.to_json()
     except Exception as error:
         traceback.print_exc()
-        status, said["error"] = 1, _describe(error)
+        status = 1
+        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in _OUR_ERRNOS):
+            said["fault"] = _describe(error)
+        else:
+            said["error"] = ModelhostError(Reason.SOURCE_UNSUPPORTED, _describe(error)).to_json()
     print(json.dumps(said), file=answer, flush=True)
     return status
 

@@ -38,6 +38,7 @@ class Examination:
         self._comparisons = [OutputComparison(output, tolerance) for output in self._spec.outputs]
         self._itself = [OutputComparison(output, tolerance) for output in self._spec.outputs]
         self._accepted: list[Probe] = []
+        self._delicate_count = 0
         self._first_answers: tuple[list[Array], list[Array]] = ([], [])
         self._survey: Survey | None = None
 
@@ -52,6 +53,8 @@ class Examination:
         for probe in own:
             self._try(probe)
         self._survey = self._try_made_up()
+        if len(self._accepted) < _LEAST_ACCEPTED <= len(self._accepted) + self._delicate_count:
+            raise self._rejected("REFUSED", "the answers change too much with the last digits of made-up inputs")
         if len(self._accepted) < _LEAST_ACCEPTED:
             raise self._rejected("REFUSED", "no made-up input is accepted; give warm-up samples")
         narrow = self._survey.narrow() if self._survey else []
@@ -130,6 +133,7 @@ class Examination:
         except Different as error:
             if not self._is_delicate(probe, expected, answer):
                 raise self._rejected("DIFFERENT", f"{error} ({probe.what})") from None
+            self._delicate_count += 1
             return True
         for comparison, value in zip(self._comparisons, expected, strict=True):
             comparison.note(value)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
-from .converting import Converting
+from .converting import ConverterFault, Converting
 from .digests import Digests
 
 _TIMEOUT_SECONDS = 600.0
@@ -44,6 +44,8 @@ class Conversion:
             # Complete or not at all: a reader never sees half a conversion.
             if not result.is_dir():
                 os.replace(partial, result)
+        except ConverterFault:
+            raise
         except ModelhostError as error:
             raise ModelhostError(Reason.SOURCE_INVALID, f"the model cannot be converted: {error.message}") from None
         finally:

@@ -18,6 +18,13 @@ _MEMORY_SHARE = 0.5
 _LOG_CHARACTERS = 2000
 
 
+class ConverterFault(ModelhostError):
+    """The converter failed in a way that says nothing about the model."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.INTERNAL, message)
+
+
 class Converting:
     """Converter processes, one at a time of those that somebody waits for, and one of those that nobody does."""
 
@@ -35,14 +42,15 @@ class Converting:
             urgent: somebody waits for it.
 
         Raises:
-            ModelhostError: SOURCE_UNSUPPORTED, with the converter's own words or how it ended.
+            ModelhostError: the converter's own; SOURCE_UNSUPPORTED with how it ended.
+            ConverterFault: see there.
         """
         async with self._turns[urgent]:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "modelhost_server.converter", stage,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            request = json.dumps({"memory_bytes": self._memory_bytes, **job}).encode()
+            request = json.dumps({"memory_bytes": self._memory_bytes, "urgent": urgent, **job}).encode()
             try:
                 output, log = await asyncio.wait_for(process.communicate(request), seconds)
             except TimeoutError:
@@ -61,7 +69,10 @@ class Converting:
             result: dict[str, Any] = answer["result"]
             return result
         if "error" in answer:
-            raise ModelhostError(Reason.SOURCE_UNSUPPORTED, str(answer["error"]))
+            raise ModelhostError.from_json(answer["error"])
+        if "fault" in answer:
+            logger.error("the converter (%s) failed: %s", stage, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
+            raise ConverterFault(f"the converter ({stage}) failed: {answer['fault']}")
         end = _end(process.returncode or 0)
         logger.warning("the converter (%s) %s: %s", stage, end, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
         raise ModelhostError(Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) {end}")

@@ -61,7 +61,7 @@ class ScopeKeeper:
         self.workers = Workforce(scope, means.templates, means.cache_dir, self._on_death, self._on_demoted)
         self._means = means
         self._store = means.store
-        self._placement = Placement(means.store)
+        self._placement = Placement(scope, means.store)
         self._budgets = (
             Budget(f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self._private, scope.versions),
             means.server_budget,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ModelhostError, Reason
 from ..ipc.frames import Kind
-from ..store.records import EngineChoice, Loaded, Progress, Version
+from ..store.records import EngineChoice, Loaded, Progress, Scope, Version
 from ..store.store import Store
 from ..tensors import SignatureSpec, VariableSpec
 from ..workers.worker import Worker
@@ -16,9 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class Placement:
-    """Speaks LOAD and UNLOAD with workers; tells the store how a load gets on."""
+    """Speaks LOAD and UNLOAD with a scope's workers; tells the store how a load gets on."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, scope: Scope, store: Store) -> None:
+        self._scope = scope
         self._store = store
 
     async def place(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
@@ -43,10 +44,11 @@ class Placement:
         }
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)
+        self._note_shared(reply)
         return _loaded(reply)
 
     async def free(self, worker: Worker, version: Version) -> int:
-        """Frees a version in a worker; the worker's private memory after that, 0 when the worker has gone."""
+        """Frees a version in a worker; the worker's anonymous memory after that, 0 when the worker has gone."""
         worker.loaded.discard(version.key)
         try:
             reply = await worker.link.control(Kind.UNLOAD, {"key": version.key})
@@ -55,7 +57,13 @@ class Placement:
                 logger.error("%s cannot unload: %s", worker.name, error.message)
                 worker.kill()
             return 0
-        return int(reply["private"])
+        self._note_shared(reply)
+        return int(reply["anonymous"])
+
+    def _note_shared(self, reply: dict[str, Any]) -> None:
+        # A load or unload changes what others share.
+        for version in self._scope.versions():
+            version.shared_bytes = reply["shared_bytes"].get(str(version.key), version.shared_bytes)
 
 
 def _loaded(reply: dict[str, Any]) -> Loaded:
@@ -66,7 +74,7 @@ def _loaded(reply: dict[str, Any]) -> Loaded:
         signatures=tuple(SignatureSpec.from_json(signature) for signature in reply["signatures"]),
         variables=tuple(VariableSpec(name, dtype, tuple(shape)) for name, dtype, shape in reply["variables"]),
         private_bytes=reply["private_bytes"],
-        shared_bytes=reply["shared_bytes"],
+        anonymous_bytes=reply["anonymous_bytes"],
         variable_bytes=reply["variable_bytes"],
         load_ns=reply["load_ns"],
         warmup=(warmup["success_count"], warmup["failure_count"], warmup["first_error"]),

@@ -22,7 +22,7 @@ from ..store.phases import WANTED, Phase
 from ..store.records import Candidate, EngineChoice, Outcome, Tuning, Version
 from ..store.store import Store
 from .background import Background
-from .converting import Converting
+from .converting import ConverterFault, Converting
 from .digests import Digests
 from .verdicts import TENSORFLOW, Verdict, Verdicts
 
@@ -141,7 +141,12 @@ class Tuner:
             if verdict is None:
                 self._store.set_tuning(version, Tuning.RUNNING, ())
                 started = time.monotonic()
-                tried = await self._try(self._engines, version, threads, urgent=False)
+                try:
+                    tried = await self._try(self._engines, version, threads, urgent=False)
+                except ConverterFault as fault:
+                    logger.error("%s stays on tensorflow: %s", _name(version), fault.message)
+                    self._store.set_tuning(version, Tuning.OFF, ())
+                    return
                 verdict = Verdict(_with_winner(tried))
                 self._verdicts.remember(version, threads, verdict)
                 logger.info(
@@ -165,6 +170,8 @@ class Tuner:
             try:
                 if not all(self._verdicts.artifact(version, engine).is_dir() for engine in engines):
                     await self._freeze(version, work, urgent)
+            except ConverterFault:
+                raise
             except ModelhostError as error:
                 # What cannot be frozen can be converted for no engine.
                 return [Candidate(engine, Outcome.REFUSED, error.message) for engine in engines]
@@ -181,6 +188,8 @@ class Tuner:
             if not artifact.is_dir():
                 await self._convert(engine, version, work, urgent)
             return _judged(engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent))
+        except ConverterFault:
+            raise
         except ModelhostError as error:
             return Candidate(engine, Outcome.REFUSED, error.message)
 

@@ -48,30 +48,30 @@ class Unloading:
             self._store.transition(version, Phase.FREEING)
         if self._loading(version):
             await self._end_load(version)
-        private = 0
+        anonymous = 0
         for worker in list(self._workers.all):
             if version.key not in worker.loaded:
                 continue
             worker.loaded.discard(version.key)
             if drained:
-                private = await self._placement.free(worker, version)
+                anonymous = await self._placement.free(worker, version)
         self._store.transition(version, Phase.UNLOADED)
         if not drained:
             logger.warning(
                 "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
             )
         if not self._workers.closing:
-            await self._give_back(private, must=not drained)
+            await self._give_back(anonymous, must=not drained)
 
-    async def _give_back(self, private: int, must: bool) -> None:
+    async def _give_back(self, anonymous: int, must: bool) -> None:
         """Replaces the worker after an unload where that gives back memory (or a call that does not end)."""
         worker = self._workers.current
-        if worker is None or (not must and not private):
+        if worker is None or (not must and not anonymous):
             return
         held = [v for v in self._scope.versions() if v.key in worker.loaded]
         if not held and not must and any(v.phase in WANTED for v in self._scope.versions()):
             return
-        if must or worth_replacing(private, self._workers.baseline, held):
+        if must or worth_replacing(anonymous, self._workers.baseline, held):
             replacement = self._replace()
             # Without models it takes no time, and what it gives back is what the caller waits for.
             if not held:

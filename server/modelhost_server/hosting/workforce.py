@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
@@ -44,7 +46,7 @@ class Workforce:
         self.current: Worker | None = None
         self.state = WorkerState.IDLE
         self.restarts = 0
-        # Private memory of the current worker before its first load.
+        # Anonymous memory of the current worker before its first load.
         self.baseline = 0
         self.all: set[Worker] = set()
         self.closing = False
@@ -84,7 +86,7 @@ class Workforce:
             return new
 
     async def start(self, with_tensorflow: bool) -> tuple[Worker, int]:
-        """A new worker that does not serve yet, and its private memory.
+        """A new worker that does not serve yet, and its anonymous memory.
 
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
@@ -104,7 +106,7 @@ class Workforce:
         worker.link.on_demoted = self._on_demoted
         self.all.add(worker)
         worker.ended.add_done_callback(lambda ended: self._on_end(worker, ended.result()))
-        return worker, (await asyncio.to_thread(measure, worker.pid))["private"]
+        return worker, (await asyncio.to_thread(measure, worker.pid))["anonymous"]
 
     def promote(self, worker: Worker, baseline: int) -> None:
         """Lets a worker serve."""
@@ -131,16 +133,12 @@ class Workforce:
             logger.warning("scope '%s': a replaced worker's calls did not end in time; killing it", self._scope.name)
         await worker.stop()
 
-    async def memory(self) -> dict[str, int]:
-        """`private` and `pss` of the workers together, in bytes."""
-        total = {"private": 0, "pss": 0}
+    async def memory(self) -> Mapping[str, int]:
+        """What the workers hold together, in bytes; see `memory.measure`."""
+        total: Counter[str] = Counter()
         for worker in list(self.all):
-            try:
-                measured = await asyncio.to_thread(measure, worker.pid)
-            except OSError:
-                continue
-            for name, value in measured.items():
-                total[name] += value
+            with contextlib.suppress(OSError):
+                total.update(await asyncio.to_thread(measure, worker.pid))
         return total
 
     async def close(self) -> None:

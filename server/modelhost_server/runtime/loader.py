@@ -66,7 +66,10 @@ class Loader:
         Raises:
             ModelhostError: the engine's, or a warm-up request's when those must succeed.
         """
-        before, started = measure()["private"], time.monotonic_ns()
+        started = time.monotonic_ns()
+        # What others freed is not this one's to take over.
+        give_back()
+        before = measure()
         model = self._load(job, progress, on_failure)
         try:
             progress("warming", 0, 0)
@@ -80,7 +83,9 @@ class Loader:
             model.close()
             raise
         give_back()
-        return model, _report(model, warmup, max(0, measure()["private"] - before), time.monotonic_ns() - started)
+        after = measure()
+        grown = {name: max(0, after[name] - before[name]) for name in ("private", "anonymous")}
+        return model, _report(model, warmup, grown, time.monotonic_ns() - started)
 
     def _load(self, job: Job, progress: Progress, on_failure: Callable[[str], None]) -> LoadedModel:
         request = LoadRequest(job.path, job.tags, job.digest)
@@ -94,15 +99,15 @@ class Loader:
         return self._engines[TENSORFLOW].load(request, lambda *_: None)
 
 
-def _report(model: LoadedModel, warmup: Warmup, private: int, nanoseconds: int) -> dict[str, Any]:
+def _report(model: LoadedModel, warmup: Warmup, grown: dict[str, int], nanoseconds: int) -> dict[str, Any]:
     return {
         "engine": model.engine,
         "loader": model.loader,
         "signatures": [signature.to_json() for signature in model.signatures],
         "variables": [[v.name, v.dtype, v.shape] for v in model.variables],
         "variable_bytes": sum(v.nbytes for v in model.variables),
-        "private_bytes": private,
-        "shared_bytes": model.shared_bytes(),
+        "private_bytes": grown["private"],
+        "anonymous_bytes": grown["anonymous"],
         "load_ns": nanoseconds,
         "warmup": asdict(warmup),
     }

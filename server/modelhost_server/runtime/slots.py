@@ -66,3 +66,7 @@ class Slots:
         """Empties a slot."""
         if (use := self._uses.pop(key, None)) is not None:
             use.retire()
+
+    def shared_bytes(self) -> dict[int, int]:
+        """What each model shares with others now, in bytes."""
+        return {key: use.model.shared_bytes() for key, use in list(self._uses.items())}

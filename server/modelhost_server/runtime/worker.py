@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from .reader import FrameReader
 from .slots import Slots
 
 _LOAD_THREADS = 4
+# A worker without calls for this long is idle.
+_IDLE_SECONDS = 5.0
 # Loads step back behind predictions, of this scope and of others. They run when a processor is idle, because a thread
 # that is only nice keeps it to the end of its time slice; and on half of the processors, because a prediction that
 # wakes up where a load is in the kernel waits for it. Beside predictions that take all there is, a load of 0.6 s took
@@ -85,6 +88,8 @@ class Worker:
         )
         self._loader = Loader(self._options)
         self._slots = Slots()
+        # About how many; lanes do not wait for one another to count.
+        self._runs = 0
         self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _step_back)
         self._preparing = ThreadPoolExecutor(1, "preparing")
 
@@ -95,7 +100,18 @@ class Worker:
         # One lane more than may run at once, so that somebody always reads.
         for i in range(self._options.lanes):
             threading.Thread(target=self._lane, name=f"lane-{i}", daemon=True).start()
+        threading.Thread(target=self._give_back_when_idle, name="idle", daemon=True).start()
         self._lane()
+
+    def _give_back_when_idle(self) -> None:
+        """Returns what large batches left, once nobody asks for more: until then the next one takes it over."""
+        given = 0
+        while True:
+            before = self._runs
+            time.sleep(_IDLE_SECONDS)
+            if given != self._runs == before:
+                give_back()
+                given = self._runs
 
     def _prepare(self, engine: str) -> None:
         """Starts an engine's own threads on a thread that does not step back, for they would inherit that; and on the
@@ -199,6 +215,7 @@ class Worker:
         self._release_later(held)
 
     def _run(self, key: int, signature: int, inputs: Any, outputs: Sequence[int], sink: _Outputs) -> None:
+        self._runs += 1
         use = self._slots.acquire(key)
         try:
             use.model.run(signature, inputs, outputs, sink)
@@ -231,12 +248,12 @@ class Worker:
 
         model, report = self._loader.load(job, progress, on_failure)
         self._slots.put(job.key, model)
-        return report
+        return {**report, "shared_bytes": self._slots.shared_bytes()}
 
     def _unload(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
         self._slots.remove(request["key"])
         give_back()
-        return dict(measure())
+        return {**measure(), "shared_bytes": self._slots.shared_bytes()}
 
 
 def _step_back() -> None:

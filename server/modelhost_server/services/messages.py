@@ -59,6 +59,7 @@ def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> mo
         message.available_time.FromNanoseconds(int(version.available_since * 1e9))
     if version.loaded is not None:
         _fill_loaded(message, version.loaded, view)
+        message.memory.shared_bytes = version.shared_bytes
         message.engine.explanation = explanation(version.candidates)
         message.engine.tuning = model_pb2.TuningState.Value(f"TUNING_STATE_{version.tuning.name}")
         message.engine.candidates.extend(_candidate_message(candidate) for candidate in version.candidates)
@@ -83,7 +84,6 @@ def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.Mod
     message.engine.engine = ENGINES[loaded.engine]
     message.engine.loader = loaded.loader
     message.memory.private_bytes = loaded.private_bytes
-    message.memory.shared_bytes = loaded.shared_bytes
     message.memory.variable_bytes = loaded.variable_bytes
     succeeded, failed, first_error = loaded.warmup
     message.warmup.success_count, message.warmup.failure_count = succeeded, failed

@@ -106,7 +106,8 @@ class Loaded:
     signatures: tuple[SignatureSpec, ...]
     variables: tuple[VariableSpec, ...]
     private_bytes: int
-    shared_bytes: int
+    # Of the private ones, those that are no file's.
+    anonymous_bytes: int
     variable_bytes: int
     load_ns: int
     warmup: tuple[int, int, str]
@@ -154,6 +155,8 @@ class Version:
     phase: Phase = Phase.WAITING
     error: ModelhostError | None = None
     loaded: Loaded | None = None
+    # Of its memory, what other versions use now, too.
+    shared_bytes: int = 0
     progress: Progress = field(default_factory=Progress)
     statistics: Statistics = field(default_factory=Statistics)
     created: float = field(default_factory=time.time)
