@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class ScopeKeeper:
         self.workers = Workforce(scope, means.templates, means.cache_dir, self._on_death, self._on_demoted)
         self._means = means
         self._store = means.store
-        self._placement = Placement(scope, means.store)
+        self._placement = Placement(means.store)
         self._budgets = (
             Budget(f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self._private, scope.versions),
             means.server_budget,
@@ -199,6 +199,12 @@ class ScopeKeeper:
             if version.is_in(Phase.WAITING, Phase.LOADING):
                 internal = ModelhostError(Reason.INTERNAL, f"loading failed with {type(error).__name__}")
                 self._store.transition(version, Phase.FAILED, internal)
+
+    async def measure_shared(self, versions: Sequence[Version]) -> None:
+        """Notes what versions share of their memory with others now."""
+        worker = self.worker
+        there = [v for v in versions if worker is not None and v.key in worker.loaded]
+        await asyncio.gather(*(self._placement.measure_shared(worker, version) for version in there if worker))
 
     # Engines
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
 from ..errors import ModelhostError, Reason
 from ..ipc.frames import Kind
-from ..store.records import EngineChoice, Loaded, Progress, Scope, Version
+from ..store.records import EngineChoice, Loaded, Progress, Version
 from ..store.store import Store
 from ..tensors import SignatureSpec, VariableSpec
 from ..workers.worker import Worker
@@ -16,10 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class Placement:
-    """Speaks LOAD and UNLOAD with a scope's workers; tells the store how a load gets on."""
+    """Speaks LOAD and UNLOAD with workers; tells the store how a load gets on."""
 
-    def __init__(self, scope: Scope, store: Store) -> None:
-        self._scope = scope
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     async def place(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
@@ -44,7 +44,6 @@ class Placement:
         }
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)
-        self._note_shared(reply)
         return _loaded(reply)
 
     async def free(self, worker: Worker, version: Version) -> int:
@@ -57,13 +56,13 @@ class Placement:
                 logger.error("%s cannot unload: %s", worker.name, error.message)
                 worker.kill()
             return 0
-        self._note_shared(reply)
         return int(reply["anonymous"])
 
-    def _note_shared(self, reply: dict[str, Any]) -> None:
-        # A load or unload changes what others share.
-        for version in self._scope.versions():
-            version.shared_bytes = reply["shared_bytes"].get(str(version.key), version.shared_bytes)
+    async def measure_shared(self, worker: Worker, version: Version) -> None:
+        """Notes what a version shares with others now, which changes as they come and go."""
+        with contextlib.suppress(ModelhostError):
+            reply = await worker.link.control(Kind.SHARED, {"key": version.key})
+            version.shared_bytes = int(reply["shared_bytes"])
 
 
 def _loaded(reply: dict[str, Any]) -> Loaded:

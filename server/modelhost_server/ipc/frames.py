@@ -25,6 +25,7 @@ class Kind(IntEnum):
     LOAD = 2
     UNLOAD = 3
     PREDICT_MANY = 4
+    SHARED = 5
     # Worker to server; each answers the call whose id it carries, but PROGRESS, which precedes the answer.
     RESULT = 16
     ERROR = 17

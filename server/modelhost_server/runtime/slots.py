@@ -67,6 +67,7 @@ class Slots:
         if (use := self._uses.pop(key, None)) is not None:
             use.retire()
 
-    def shared_bytes(self) -> dict[int, int]:
-        """What each model shares with others now, in bytes."""
-        return {key: use.model.shared_bytes() for key, use in list(self._uses.items())}
+    def shared_bytes(self, key: int) -> int:
+        """What a model shares with others now, in bytes; 0 when its slot is empty."""
+        use = self._uses.get(key)
+        return use.model.shared_bytes() if use is not None else 0

@@ -147,6 +147,8 @@ class Worker:
         elif kind == Kind.RELEASE:
             for offset in frames.released_offsets(body):
                 self._outputs.free(offset)
+        elif kind == Kind.SHARED:
+            self._control(self._shared, call, frames.read_json(body))
         elif kind == Kind.UNLOAD:
             self._loaders.submit(self._control, self._unload, call, frames.read_json(body))
         elif kind == Kind.LOAD:
@@ -246,14 +248,18 @@ class Worker:
         def on_failure(why: str) -> None:
             self._send(frames.json_frame(Kind.DEMOTED, 0, {"key": job.key, "engine": job.engine, "why": why}))
 
-        model, report = self._loader.load(job, progress, on_failure)
+        model, report = self._loader.load(job, self._runs, progress, on_failure)
         self._slots.put(job.key, model)
-        return {**report, "shared_bytes": self._slots.shared_bytes()}
+        return report
 
     def _unload(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
         self._slots.remove(request["key"])
+        self._loader.forget_held()
         give_back()
-        return {**measure(), "shared_bytes": self._slots.shared_bytes()}
+        return dict(measure())
+
+    def _shared(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
+        return {"shared_bytes": self._slots.shared_bytes(request["key"])}
 
 
 def _step_back() -> None:

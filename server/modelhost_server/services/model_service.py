@@ -59,6 +59,7 @@ class ModelService:
         model = self._host.store.model(request.scope, request.model)
         if request.version:
             find_version(model, request.version, "")
+        await self._host.keeper(model.scope).measure_shared(model.newest_first())
         return pb.GetModelResponse(model=model_message(model, request.view or FULL, request.version))
 
     async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
