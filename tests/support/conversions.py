@@ -25,7 +25,7 @@ def attempt(stage: str, job: dict[str, Any]) -> dict[str, Any]:
         return {"result": module.run(job)}
     except Exception as error:
         traceback.print_exc()
-        return {"error": str(error)}
+        return {"error": {"message": str(error)}}
 
 
 def forked(stage: str, job: dict[str, Any]) -> dict[str, Any]:

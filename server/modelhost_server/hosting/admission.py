@@ -93,7 +93,9 @@ class Estimates:
         return max(known, _LEAST_BYTES)
 
     async def learn(self, version: Version, engine: str, private_bytes: int) -> None:
-        """Remembers what a version took."""
+        """Remembers what a version took, unless that is no more than is reckoned with anyway."""
+        if private_bytes <= _LEAST_BYTES:
+            return
         if self._known.get((version.digest, engine), 0) < private_bytes:
             self._known[version.digest, engine] = private_bytes
             await asyncio.to_thread(self._write, version.digest, engine, private_bytes)

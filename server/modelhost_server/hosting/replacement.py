@@ -17,8 +17,8 @@ def worth_replacing(anonymous: int, baseline: int, versions: Collection[Version]
     everything, whatever the engine's allocator kept.
 
     Args:
-        anonymous: the worker's anonymous memory now, in bytes. Weights that are mapped from files do not count: they are
-            there as long as a version uses them, whichever was loaded first.
+        anonymous: the worker's anonymous memory now, in bytes. Weights mapped from files do not count: they are there
+            as long as a version uses them, whichever was loaded first.
         baseline: what it was before the first load.
         versions: what the worker still holds.
     """

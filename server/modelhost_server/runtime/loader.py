@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engines.base import LITERT, OPENVINO, TENSORFLOW, Engine, EngineOptions, LoadedModel, LoadRequest, Progress
 from ..errors import ModelhostError, Reason
-from ..memory import give_back, measure
+from ..memory import give_back, resident
 from .backed import BackedModel
 from .warming import Warmup, requests_of, warm
 
@@ -47,8 +47,6 @@ class Loader:
         self._options = options
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
-        # What the process held after the last load, and how many runs there had been by then; None after an unload.
-        self._held: tuple[int, dict[str, int]] | None = None
 
     def prepare(self, name: str) -> None:
         """Makes an engine, and starts the threads that its models share: from the caller's thread, whose priority they
@@ -60,26 +58,18 @@ class Loader:
                 engine.prepare()
                 self._engines[name] = engine
 
-    def forget_held(self) -> None:
-        """Has the next load measure what the process holds: an unload changed it."""
-        self._held = None
-
     def load(
-        self, job: Job, runs: int, progress: Progress, on_failure: Callable[[str], None]
+        self, job: Job, progress: Progress, on_failure: Callable[[str], None]
     ) -> tuple[LoadedModel, dict[str, Any]]:
         """A model, ready to serve, and what is told of it.
-
-        Args:
-            job: what to load.
-            runs: how many runs there were in the process.
-            progress: is told how far the load is.
-            on_failure: see BackedModel.
 
         Raises:
             ModelhostError: the engine's, or a warm-up request's when those must succeed.
         """
         started = time.monotonic_ns()
-        before = self._measure_before(runs)
+        # What others freed is not this one's to take over.
+        give_back()
+        before = resident()
         model = self._load(job, progress, on_failure)
         try:
             progress("warming", 0, 0)
@@ -93,19 +83,9 @@ class Loader:
             model.close()
             raise
         give_back()
-        after = measure()
-        self._held = runs, after
+        after = resident()
         grown = {name: max(0, after[name] - before[name]) for name in ("private", "anonymous")}
         return model, _report(model, warmup, grown, time.monotonic_ns() - started)
-
-    def _measure_before(self, runs: int) -> dict[str, int]:
-        # To measure takes as long as to load a small model: while nothing else happens, loads take over from each other.
-        held = self._held
-        if held is not None and held[0] == runs:
-            return held[1]
-        # What others freed is not this one's to take over.
-        give_back()
-        return measure()
 
     def _load(self, job: Job, progress: Progress, on_failure: Callable[[str], None]) -> LoadedModel:
         request = LoadRequest(job.path, job.tags, job.digest)

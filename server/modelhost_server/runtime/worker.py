@@ -248,13 +248,12 @@ class Worker:
         def on_failure(why: str) -> None:
             self._send(frames.json_frame(Kind.DEMOTED, 0, {"key": job.key, "engine": job.engine, "why": why}))
 
-        model, report = self._loader.load(job, self._runs, progress, on_failure)
+        model, report = self._loader.load(job, progress, on_failure)
         self._slots.put(job.key, model)
         return report
 
     def _unload(self, call: int, request: dict[str, Any]) -> dict[str, Any]:
         self._slots.remove(request["key"])
-        self._loader.forget_held()
         give_back()
         return dict(measure())
 
