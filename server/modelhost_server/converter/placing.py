@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engines.artifact import Artifact, ArtifactSignature
+from ..engines.artifact import FULL_PRECISION, Artifact, ArtifactSignature
 from ..tensors import DTYPE_NAME, TensorSpec
 from .frozen import IN, OUT, Frozen, FrozenSignature
 from .refusals import CannotConvert
@@ -36,7 +36,7 @@ def convert_all(
         signatures.append(
             ArtifactSignature(signature.spec, file, place_inputs(signature, inputs), place_outputs(signature, outputs))
         )
-    artifact = Artifact(engine, "float32", tuple(signatures), frozen.variables)
+    artifact = Artifact(engine, FULL_PRECISION, tuple(signatures), frozen.variables)
     artifact.write(target)
     return artifact
 

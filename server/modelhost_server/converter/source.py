@@ -8,7 +8,7 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
-from ..engines.artifact import Artifact, ArtifactSignature, is_artifact, read_artifact
+from ..engines.artifact import FULL_PRECISION, Artifact, ArtifactSignature, is_artifact, read_artifact
 from ..engines.base import LITERT
 from ..engines.litert_file import check_file, describe
 from ..errors import ModelhostError, Reason, brief
@@ -46,7 +46,7 @@ def litert_source(path: Path) -> tuple[Artifact, Path]:
         ArtifactSignature(s.spec, path.name, _positions(s.inputs, inputs), _positions(s.outputs, outputs))
         for s in described.signatures
     )
-    return Artifact(LITERT, "float32", signatures), path.parent
+    return Artifact(LITERT, FULL_PRECISION, signatures), path.parent
 
 
 def _positions(tensors: Sequence[int], details: Sequence[dict[str, Any]]) -> tuple[int, ...]:

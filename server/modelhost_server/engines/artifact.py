@@ -13,6 +13,8 @@ from ..tensors import SignatureSpec, VariableSpec
 
 _FILE = "artifact.json"
 _FORMAT = 1
+# The precision of what gives TensorFlow's own answers.
+FULL_PRECISION = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from ..errors import ModelhostError, Reason, brief
 from ..tensors import RawTensor, SignatureSpec, TensorSpec, VariableSpec
 from . import optimised_maker
-from .artifact import is_artifact, read_artifact
+from .artifact import FULL_PRECISION, is_artifact, read_artifact
 from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress
 from .litert_file import FileDescription, FileSignature, check_file, describe
 from .litert_interpreter import Instance, Places, ShapesRefused
 from .litert_pool import InstancePool, new_instance
-from .optimised_arrays import NUMPY_DTYPE, Array, array_of, first_line, view_of
+from .optimised_arrays import NUMPY_DTYPE, Array, array_of, check_ordinary, first_line, view_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,11 @@ class LitertEngine:
                     f"the artifact's file has inputs that the signature {brief(signature.spec.name)} lacks",
                 )
             bound.append(_Bound(signature.spec, places, path, pools[file]))
-        return LitertModel(bound, self._threads, f"flatbuffer, {artifact.precision}", artifact.variables)
+        return LitertModel(
+            bound, self._threads, f"flatbuffer, {artifact.precision}", artifact.variables,
+            # What is less precise than the original answers for itself.
+            stands_alone=artifact.precision != FULL_PRECISION,
+        )  # fmt: skip
 
     def _load_file(self, path: Path) -> LitertModel:
         check_file(path)
@@ -173,6 +177,8 @@ class LitertModel:
         """See LoadedModel."""
         bound = self._bound[signature]
         wanted = outputs or range(len(bound.spec.outputs))
+        if not self._stands_alone:
+            check_ordinary(tensor for _, tensor in inputs)
         try:
             arrays = {
                 position: array_of(tensor, NUMPY_DTYPE[tensor.dtype])

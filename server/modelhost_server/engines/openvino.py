@@ -19,7 +19,7 @@ from . import optimised_maker
 from .artifact import Artifact, ArtifactSignature, read_artifact
 from .base import OPENVINO, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress
 from .openvino_program import TYPES, Program, message_of
-from .optimised_arrays import Array, view_of
+from .optimised_arrays import Array, check_ordinary, view_of
 from .optimised_pages import drop_pages
 
 
@@ -155,6 +155,7 @@ class OpenvinoModel:
         fed = [(place, tensor) for position, tensor in inputs if (place := bound.inputs[position]) is not None]
         if len(fed) < sum(place is not None for place in bound.inputs):
             raise EngineFailure("an input was left out, and the file has no default for it")
+        check_ordinary(tensor for _, tensor in inputs)
         is_first = not program.has_run
 
         def put(results: Sequence[Array]) -> None:

@@ -64,6 +64,8 @@ class Program:
             tensors = [self._tensor(position, value) for position, value in inputs]
             for (position, _), tensor in zip(inputs, tensors, strict=True):
                 request.set_input_tensor(position, tensor)
+        except EngineFailure:
+            raise
         except Exception as error:
             raise EngineFailure(message_of(error)) from None
         return tensors

@@ -1,13 +1,14 @@
-"""Tensors as numpy arrays and back, without copies."""
+"""Tensors as numpy arrays and back, without copies, and which of them are no ordinary numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..tensors import DTYPE_NAME, LentMemory, RawTensor
+from .base import NotForEngine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -15,6 +16,26 @@ Array = np.ndarray[Any, np.dtype[Any]]
 NUMPY_DTYPE: Mapping[int, np.dtype[Any]] = {
     number: np.dtype(name) for number, name in DTYPE_NAME.items() if name not in ("string", "bfloat16")
 }
+
+
+_FLOATS = frozenset({1, 2, 19})
+
+
+def check_ordinary(tensors: Iterable[RawTensor]) -> None:
+    """Refuses what no engine was judged on, because engines differ there even when they are right otherwise.
+
+    Raises:
+        NotForEngine: a tensor has no elements, or NaN or infinity among them (a maximum with NaN may be either).
+    """
+    for tensor in tensors:
+        if 0 in tensor.shape:
+            raise NotForEngine("an input has no elements")
+        if tensor.dtype in _FLOATS:
+            # One pass over the numbers; that the sum of very large ones is infinite costs only time.
+            with np.errstate(all="ignore"):
+                total = np.add.reduce(np.frombuffer(memory_of(tensor), NUMPY_DTYPE[tensor.dtype]), dtype=np.float32)
+            if not np.isfinite(total):
+                raise NotForEngine("an input has NaN or infinity")
 
 
 def array_of(tensor: RawTensor, dtype: np.dtype[Any]) -> Array:

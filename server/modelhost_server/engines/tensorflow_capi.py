@@ -97,7 +97,8 @@ def library() -> Any:
     folder = Path(next(iter(spec.submodule_search_locations)))
     # Or it would keep all memory that any model ever needed; see `keep_freed_memory`.
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
-    ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), mode=ctypes.RTLD_GLOBAL)
+    # Not for all to see: other libraries have symbols of the same names, and die of these.
+    ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"))
     lib = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"))
     for name, (result, *arguments) in _SIGNATURES.items():
         function = getattr(lib, name)

@@ -134,7 +134,7 @@ def _open(engine: str) -> None:
         ModelhostError: TensorFlow's library cannot be opened.
     """
     if engine == TENSORFLOW:
-        # All of the engine, and before its library: protobuf's own library does not survive being opened after that.
+        # All of the engine, not its library only, so that no worker has to.
         from ..engines import tensorflow, tensorflow_capi  # noqa: F401
 
         tensorflow_capi.library()
