@@ -67,17 +67,17 @@ def digits_cnn(directory: Path) -> keras.Model:
 
 def mobilenet_v2(directory: Path) -> keras.Model:
     """Of 3.5 million parameters."""
-    return _application(keras.applications.MobileNetV2, brightest=1)
+    return _application(keras.applications.MobileNetV2, brightest=1, shift=1)
 
 
 def efficientnet_b0(directory: Path) -> keras.Model:
     """Of 5.3 million parameters; takes pixels from 0 to 255."""
-    return _application(keras.applications.EfficientNetB0, brightest=255)
+    return _application(keras.applications.EfficientNetB0, brightest=255, shift=0)
 
 
 def resnet50(directory: Path) -> keras.Model:
     """Of 25.6 million parameters."""
-    return _application(keras.applications.ResNet50, brightest=1)
+    return _application(keras.applications.ResNet50, brightest=1, shift=1)
 
 
 def transformer(directory: Path) -> keras.Model:
@@ -128,15 +128,18 @@ def wide_and_deep(directory: Path) -> keras.Model:
     return _spread(keras.Model(inputs, answer), _constant(deep_inputs(np.random.default_rng(0), _EXAMPLES)))
 
 
-def _application(make: Callable[..., keras.Model], brightest: float) -> keras.Model:
+def _application(make: Callable[..., keras.Model], brightest: float, shift: float) -> keras.Model:
+    """A network for pictures; `shift` is what batch normalisation moves values by.
+
+    With the wrong shift each layer multiplies the rounding of those before, as the layers of no trained network do.
+    """
     network = make(weights=None, input_tensor=keras.Input((PIXELS, PIXELS, 3), name="x"))
     random = np.random.default_rng(0)
     images = pictures(random, _EXAMPLES, brightest)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.gamma.assign(random.uniform(0.8, 1.2, layer.gamma.shape))
-            # Around 0, each layer would multiply the rounding of those before, as those of no trained network do.
-            layer.beta.assign(random.normal(1, 0.1, layer.beta.shape))
+            layer.beta.assign(random.normal(shift, 0.1, layer.beta.shape))
             # What is seen next is remembered, and nothing else.
             layer.momentum = 0.0
     network(images, training=True)

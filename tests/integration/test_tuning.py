@@ -124,6 +124,19 @@ def test_batches_of_any_size_are_answered_as_tensorflow_answers_them(tuning, con
         close(predict(tuning, "default", "plain", given=given), predict(tuning, "default", "convnet", given=given))
 
 
+def test_numbers_that_are_none_and_batches_of_nothing_are_tensorflows_to_answer(tuning, convnet, engine_models):
+    load(tuning, "default", engine_models / "convnet", "plain", options=LoadOptions(engine=ENGINE_TENSORFLOW))
+    version = describe(tuning, "default", "plain")
+    broken = IMAGES.copy()
+    broken[0, 0, 0, 0], broken[1, 5, 5, 1] = np.nan, np.inf
+    for images in (broken, IMAGES[:0]):
+        given = inputs(version, images)
+        want, got = predict(tuning, "default", "plain", given=given), predict(tuning, "default", "convnet", given=given)
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-5)
+    assert describe(tuning, "default", "convnet").engine.engine == convnet[0].engine, "nothing failed"
+
+
 def test_the_same_content_starts_on_the_winner(tuning, convnet, engine_models, tmp_path):
     info, reference, _ = convnet
     copy = shutil.copytree(engine_models / "convnet", tmp_path / "another_name")

@@ -35,6 +35,8 @@ _FREEZE_SECONDS = 600.0
 _CONVERT_SECONDS = 900.0
 _JUDGE_SECONDS = 600.0
 _TIMING_SECONDS = 10.0
+# Where somebody waits and speed decides nothing.
+_URGENT_TIMING_SECONDS = 2.0
 
 Switch = Callable[[Version, EngineChoice], Awaitable[None]]
 
@@ -89,26 +91,33 @@ class Tuner:
             return EngineChoice(own)
         if asked == "tensorflow" or not (asked or self._engines):
             return TENSORFLOW
-        verdict = self._verdicts.recall(version, threads)
         if asked:
-            return await self._insist(version, asked, verdict, threads)
+            return await self._insist(version, asked, threads)
+        verdict = self._verdicts.recall(version, threads)
         if verdict is None:
             version.tuning = Tuning.WAITING
             return TENSORFLOW
         version.tuning, version.candidates = Tuning.DONE, verdict.candidates
         return self._verdicts.choice(version, verdict)
 
-    async def _insist(self, version: Version, engine: str, verdict: Verdict | None, threads: int) -> EngineChoice:
-        known = next((c for c in verdict.candidates if c.engine == engine), None) if verdict else None
-        candidate = known or (await self._try([engine], version, threads, urgent=True))[0]
-        if candidate.outcome in (Outcome.DIFFERENT, Outcome.REFUSED, Outcome.FAILED):
+    async def _insist(self, version: Version, engine: str, threads: int) -> EngineChoice:
+        verdict = self._verdicts.recall(version, threads, engine)
+        if verdict is None:
+            (candidate,) = await self._try([engine], version, threads, urgent=True)
+            if candidate.outcome is Outcome.SLOWER:
+                # Right; how fast it is was not asked.
+                candidate = replace(candidate, outcome=Outcome.CHOSEN, reason=_speed(candidate))
+            verdict = Verdict((candidate,))
+            self._verdicts.remember(version, threads, verdict, engine)
+        if verdict.chosen is None:
             raise ModelhostError(
                 Reason.SOURCE_UNSUPPORTED,
-                f"options.engine: {engine} cannot serve this model: {candidate.reason}; leave the engine to the server",
+                f"options.engine: {engine} cannot serve this model: {verdict.candidates[0].reason}; "
+                "leave the engine to the server",
                 field="options.engine",
             )
-        version.candidates = (replace(candidate, outcome=Outcome.CHOSEN),)
-        return EngineChoice(engine, str(self._verdicts.artifact(version, engine)))
+        version.candidates = verdict.candidates
+        return self._verdicts.choice(version, verdict)
 
     async def litert_artifact(self, version: Version) -> str:
         """What LiteRT runs of a version in full precision: the source itself, or what is made of it now.
@@ -182,7 +191,8 @@ class Tuner:
         judging = {
             "path": version.path, "tags": version.options.tags, "digest": version.digest,
             "artifact": str(artifact), "intra_op_threads": threads, "tolerance": version.options.tolerance,
-            "samples": version.samples_file or None, "time_seconds": _TIMING_SECONDS,
+            "samples": version.samples_file or None,
+            "time_seconds": _URGENT_TIMING_SECONDS if urgent else _TIMING_SECONDS,
         }  # fmt: skip
         try:
             if not artifact.is_dir():
@@ -225,8 +235,7 @@ class Tuner:
         """Remembers that the engine of a version failed while it served; TensorFlow has taken over."""
         logger.warning("%s is served by tensorflow again: %s", _name(version), why)
         verdict = _failed(Verdict(version.candidates), why)
-        if not version.options.engine:
-            self._verdicts.remember(version, threads, verdict)
+        self._verdicts.remember(version, threads, verdict, version.options.engine)
         self._store.set_tuning(version, version.tuning, verdict.candidates)
 
 
@@ -254,12 +263,11 @@ def _with_winner(tried: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
     def told(candidate: Candidate) -> Candidate:
         if candidate is best:
-            reason = f"{candidate.speedup:.1f} times as fast as tensorflow"
-            return replace(candidate, outcome=Outcome.CHOSEN, reason=reason)
+            return replace(candidate, outcome=Outcome.CHOSEN, reason=_speed(candidate))
         if candidate not in right:
             return candidate
         if candidate in worth:
-            reason = f"{candidate.speedup:.1f} times as fast as tensorflow"
+            reason = _speed(candidate)
         elif candidate.speedup >= _MIN_SPEEDUP:
             reason = f"slower than tensorflow at some batch sizes ({candidate.speedup:.1f} times as fast over all)"
         else:
@@ -267,6 +275,10 @@ def _with_winner(tried: Sequence[Candidate]) -> tuple[Candidate, ...]:
         return replace(candidate, reason=reason)
 
     return tuple(told(c) for c in tried)
+
+
+def _speed(candidate: Candidate) -> str:
+    return f"{candidate.speedup:.1f} times as fast as tensorflow"
 
 
 def _failed(verdict: Verdict, why: str) -> Verdict:

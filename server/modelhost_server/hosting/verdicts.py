@@ -50,9 +50,9 @@ class Verdicts:
         chosen = verdict.chosen
         return EngineChoice(chosen.engine, str(self.artifact(candidate, chosen.engine))) if chosen else TENSORFLOW
 
-    def recall(self, candidate: Version, threads: int) -> Verdict | None:
-        """What was found out, if it was and what it needs is still there."""
-        file = self._file(candidate, threads)
+    def recall(self, candidate: Version, threads: int, only: str = "") -> Verdict | None:
+        """What was found out (of `only` one engine), if it was and what it needs is still there."""
+        file = self._file(candidate, threads, only)
         try:
             items = json.loads(file.read_text())
             verdict = Verdict(tuple(_candidate(item) for item in items))
@@ -63,18 +63,19 @@ class Verdicts:
         os.utime(file)
         return verdict
 
-    def remember(self, candidate: Version, threads: int, verdict: Verdict) -> None:
-        """Keeps what was found out."""
-        file = self._file(candidate, threads)
+    def remember(self, candidate: Version, threads: int, verdict: Verdict, only: str = "") -> None:
+        """Keeps what was found out (of `only` one engine)."""
+        file = self._file(candidate, threads, only)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps([_json(c) for c in verdict.candidates]))
         partial.replace(file)
 
-    def _file(self, candidate: Version, threads: int) -> Path:
+    def _file(self, candidate: Version, threads: int, only: str) -> Path:
         options = candidate.options
         # The file of samples is named by its content.
-        parts = (*options.tags, str(options.tolerance), str(threads), Path(candidate.samples_file).name, _processor())
+        samples = Path(candidate.samples_file).name
+        parts = (*options.tags, str(options.tolerance), str(threads), samples, only, _processor())
         return self.folder(candidate) / f"verdict-{_fingerprint(parts)}.json"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ class Loader:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._engines: dict[str, Engine] = {}
+        self._under_way = 0
         self._lock = threading.Lock()
 
     def prepare(self, name: str) -> None:
@@ -66,26 +68,42 @@ class Loader:
         Raises:
             ModelhostError: the engine's, or a warm-up request's when those must succeed.
         """
-        started = time.monotonic_ns()
-        # What others freed is not this one's to take over.
-        give_back()
-        before = resident()
-        model = self._load(job, progress, on_failure)
-        try:
-            progress("warming", 0, 0)
-            warmup = warm(model, requests_of(job.path, job.samples_file))
-            if job.require_warmup and warmup.failure_count:
-                raise ModelhostError(
-                    Reason.SOURCE_INVALID, f"{warmup.first_error} ({warmup.failure_count} failed); load without "
-                    "require_warmup to serve the version all the same",
-                )  # fmt: skip
-        except BaseException:
-            model.close()
-            raise
-        give_back()
+        with self._counted():
+            started, before = time.monotonic_ns(), resident()
+            model = self._load(job, progress, on_failure)
+            try:
+                progress("warming", 0, 0)
+                warmup = warm(model, requests_of(job.path, job.samples_file))
+                if job.require_warmup and warmup.failure_count:
+                    raise ModelhostError(
+                        Reason.SOURCE_INVALID, f"{warmup.first_error} ({warmup.failure_count} failed); load without "
+                        "require_warmup to serve the version all the same",
+                    )  # fmt: skip
+            except BaseException:
+                model.close()
+                raise
         after = resident()
         grown = {name: max(0, after[name] - before[name]) for name in ("private", "anonymous")}
         return model, _report(model, warmup, grown, time.monotonic_ns() - started)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a load. Freed memory is given back before the first of them, so that it does not take over what others
+        freed, and after the last; meanwhile that would hold up the others.
+        """
+        with self._lock:
+            self._under_way += 1
+            is_first = self._under_way == 1
+        if is_first:
+            give_back()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                is_last = self._under_way == 0
+            if is_last:
+                give_back()
 
     def _load(self, job: Job, progress: Progress, on_failure: Callable[[str], None]) -> LoadedModel:
         request = LoadRequest(job.path, job.tags, job.digest)
