@@ -119,9 +119,11 @@ CASES = {
     "a model to unload that is not there": Bad(
         Unload(model="nothing", all_versions=True), "NOT_FOUND", "MODEL_NOT_FOUND", ("'nothing'",)
     ),
-    "the engine LiteRT": unsupported(loading(options=Engines(engine=2)), "options.engine", "`tensorflow`"),
-    "the engine OpenVINO": unsupported(loading(options=Engines(engine=3)), "options.engine", "`tensorflow`"),
-    "an engine that nobody knows": unsupported(loading(options=Engines(engine=99)), "options.engine", "`tensorflow`"),
+    "an engine that nobody knows": invalid(loading(options=Engines(engine=99)), "options.engine", "Engine", "99"),
+    "a negative tolerance": invalid(loading(options=Engines(tolerance=-1e-4)), "options.tolerance", "0", "-0.0001"),
+    "a tolerance that is no number": invalid(
+        loading(options=Engines(tolerance=float("nan"))), "options.tolerance", "nan"
+    ),
     "a request id of 10 kB to unload": invalid(
         Unload(model="half", version=1, request_id=LONG), "request_id", "128", "10000"
     ),
@@ -167,11 +169,8 @@ CASES = {
             "the longest time": Duration(seconds=2**63 - 1, nanos=2**31 - 1),
         }.items()
     },
-    "a memory limit": unsupported(
-        update("memory_limit_bytes", memory_limit_bytes=1), "config.memory_limit_bytes", "memory"
-    ),
-    "a negative memory limit": unsupported(
-        update("memory_limit_bytes", memory_limit_bytes=-1), "config.memory_limit_bytes", "memory"
+    "a negative memory limit": invalid(
+        update("memory_limit_bytes", memory_limit_bytes=-1), "config.memory_limit_bytes", "0", "-1"
     ),
     "three replicas": unsupported(update("replicas", replicas=3), "config.replicas", "one worker"),
     **{
@@ -353,7 +352,7 @@ def test_bad_loads_among_good_ones_fail_alone(models, stubs, scope):
         Load(scope="nowhere", model="m", source=str(models / "half_plus_two")),
         Load(scope=scope, model=fresh("many"), source="/nowhere"),
         Load(scope=scope, model=fresh("many"), source=str(models / "without_signatures")),
-        Load(scope=scope, model=fresh("many"), source=str(models / "half_plus_two"), options=Engines(engine=2)),
+        Load(scope=scope, model=fresh("many"), source=str(models / "half_plus_two"), options=Engines(engine=99)),
         Load(),
     ]
     answers = list(stubs.models.LoadModels(pb.LoadModelsRequest(loads=[good[0], *bad, good[1]]), timeout=60))
@@ -363,7 +362,7 @@ def test_bad_loads_among_good_ones_fail_alone(models, stubs, scope):
     assert {index for index, answer in ends.items() if answer.WhichOneof("outcome") == "loaded"} == {0, 7}
     reasons = [error_pb2.ErrorReason.Name(ends[i].error.reason).removeprefix("ERROR_REASON_") for i in range(1, 7)]
     assert reasons == [
-        "INVALID_NAME", "SCOPE_NOT_FOUND", "SOURCE_NOT_FOUND", "SOURCE_INVALID", "UNSUPPORTED", "INVALID_NAME",
+        "INVALID_NAME", "SCOPE_NOT_FOUND", "SOURCE_NOT_FOUND", "SOURCE_INVALID", "INVALID_REQUEST", "INVALID_NAME",
     ]  # fmt: skip
     assert all(ends[i].error.message for i in range(1, 7))
 
