@@ -70,9 +70,10 @@ def stream_request(
     index: int, request: prediction_service_pb2.PredictRequest, timeout: float | None
 ) -> prediction_service_pb2.PredictStreamRequest:
     """A prediction of a stream; `index` comes back with the answer."""
-    return prediction_service_pb2.PredictStreamRequest(
+    item = prediction_service_pb2.StreamedRequest(
         id=index, request=request, timeout=None if timeout is None else duration(timeout)
     )
+    return prediction_service_pb2.PredictStreamRequest(requests=[item])
 
 
 def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelRequest:
@@ -159,7 +160,7 @@ def prediction(message: prediction_service_pb2.PredictResponse) -> Prediction:
     return Prediction(outputs, message.version)
 
 
-def stream_result(message: prediction_service_pb2.PredictStreamResponse) -> StreamResult:
+def stream_result(message: prediction_service_pb2.StreamedResponse) -> StreamResult:
     """The answer to a prediction of a stream."""
     if message.HasField("error"):
         return StreamResult(message.id, error=_errors.from_message(message.error))

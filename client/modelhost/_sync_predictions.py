@@ -187,15 +187,16 @@ class Predictions(Signatures):
         call = self._stubs.predictions.PredictStream(messages(), metadata=self._metadata)
         try:
             with self._told_errors():
-                for response in call:
-                    room.release()
-                    if response.id in refused:
-                        yield StreamResult(response.id, error=refused.pop(response.id))
-                        continue
-                    result = stream_result(response)
-                    if result.error is not None and result.error.reason in STALE_REASONS:
-                        self._signatures.clear()
-                    yield result
+                for message in call:
+                    for response in message.responses:
+                        room.release()
+                        if response.id in refused:
+                            yield StreamResult(response.id, error=refused.pop(response.id))
+                            continue
+                        result = stream_result(response)
+                        if result.error is not None and result.error.reason in STALE_REASONS:
+                            self._signatures.clear()
+                        yield result
         finally:
             # Whoever waits for room must see that nobody answers any more.
             stopped = True

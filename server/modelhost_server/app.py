@@ -26,12 +26,15 @@ from .services.model_service import ModelService
 from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
-from .transport.grpcio import handler
+from .transport.grpcio import Handler
+from .transport.routes import routes
 
 logger = logging.getLogger(__name__)
 
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
+# gRPC cancels calls that have arrived and not begun when it is stopped; in this time they are told UNAVAILABLE instead.
+_REFUSE_SECONDS = 0.2
 _MIN_PING_MILLISECONDS = 10_000
 
 
@@ -78,7 +81,7 @@ class Server:
         names = [descriptor.full_name for descriptor in services]
         health = health_pb2.DESCRIPTOR.services_by_name["Health"]
         services[health] = HealthService(self._host, names)
-        server.add_generic_rpc_handlers([handler(*service) for service in services.items()])
+        server.add_generic_rpc_handlers([Handler(routes(services))])
         reflection.enable_server_reflection([*names, health.full_name, reflection.SERVICE_NAME], server)
         addresses = [_bind(server, address) for address in self._config.listen]
         await self._host.start()
@@ -102,6 +105,7 @@ class Server:
         """Drains and ends everything."""
         self._host.drain()
         if self._grpc is not None:
+            await asyncio.sleep(_REFUSE_SECONDS)
             await self._grpc.stop(self._config.drain_seconds)
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)

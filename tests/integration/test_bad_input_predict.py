@@ -22,6 +22,7 @@ from support.predict import (
     predict,
     request,
     stream_error_of,
+    streamed,
     tensor,
 )  # fmt: skip
 from support.server import Stubs
@@ -290,8 +291,8 @@ def test_an_empty_tensor_of_great_extent_harms_nobody(stubs, scope, extents):
 
 @pytest.mark.parametrize("seconds", [2**40, 315_576_000_000, 2**63 - 1])
 def test_a_timeout_beyond_all_time_is_none(stubs, scope, seconds):
-    item = pb.PredictStreamRequest(id=1, request=request(scope, "half", {"x": X}), timeout=Duration(seconds=seconds))
-    (answer,) = stubs.predictions.PredictStream(iter([item]), timeout=60)
+    item = pb.StreamedRequest(id=1, request=request(scope, "half", {"x": X}), timeout=Duration(seconds=seconds))
+    (answer,) = streamed(stubs, [item])
     assert array(answer.response.outputs["y"]).tolist() == [2.5, 3.0]
 
 
@@ -303,8 +304,8 @@ def test_a_timeout_that_has_passed_is_said_so(stubs, scope, timeout):
 
 def test_failed_predictions_do_not_disturb_the_good_ones_of_a_stream(stubs, scope):
     good, bad = request(scope, "half", {"x": X}), request(scope, "half", {"x": t(3, raw=b"")})
-    items = [pb.PredictStreamRequest(id=i, request=bad if i % 3 == 0 else good) for i in range(60)]
-    answers = {answer.id: answer for answer in stubs.predictions.PredictStream(iter(items), timeout=60)}
+    items = [pb.StreamedRequest(id=i, request=bad if i % 3 == 0 else good) for i in range(60)]
+    answers = {answer.id: answer for answer in streamed(stubs, items)}
     assert sorted(answers) == list(range(60))
     assert {i for i, answer in answers.items() if answer.WhichOneof("outcome") == "error"} == set(range(0, 60, 3))
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from modelhost.v1 import model_service_pb2
+from modelhost.v1 import prediction_service_pb2 as pb
 from support.predict import Failure, assert_serves, error_of, failure, load, new_scope, request
 from support.server import Stubs
 
@@ -94,8 +95,9 @@ def test_bytes_that_are_no_message_are_refused(stubs, path, garbage):
 
 def test_a_broken_message_ends_a_stream_after_the_good_ones_before_it(stubs, scope):
     path = "/modelhost.v1.PredictionService/PredictStream"
-    message = request(scope, "half", {"x": np.float32([1])}).SerializeToString()
-    good = b"\x08\x05\x12" + bytes([len(message)]) + message
+    message = request(scope, "half", {"x": np.float32([1])})
+    item = pb.StreamedRequest(id=5, request=message)
+    good = pb.PredictStreamRequest(requests=[item]).SerializeToString()
     answers = stubs.channel.stream_stream(path)(iter([good, good, b"\x0a\xff\xff"]), timeout=30)
     received = []
     with pytest.raises(grpc.RpcError) as caught:

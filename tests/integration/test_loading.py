@@ -23,6 +23,7 @@ from support.calls import (
     vector,
     version_of,
 )
+from support.predict import streamed
 
 AVAILABLE = model_pb2.VERSION_STATE_AVAILABLE
 
@@ -281,17 +282,14 @@ def test_a_stream_answers_every_request_and_a_failed_one_does_not_end_it(stubs, 
     load(stubs, scope, "half", models / "half_plus_two")
     load(stubs, scope, "slow", models / "slow")
     items = [
-        prediction_service_pb2.PredictStreamRequest(id=i, request=request(scope, "half", x=vector(i)))
-        for i in range(1, 300)
+        prediction_service_pb2.StreamedRequest(id=i, request=request(scope, "half", x=vector(i))) for i in range(1, 300)
     ]
-    items.insert(0, prediction_service_pb2.PredictStreamRequest(id=1000, request=request(scope, "nobody")))
-    items.insert(
-        0, prediction_service_pb2.PredictStreamRequest(id=0, request=request(scope, "slow", steps=scalar(50_000)))
-    )
-    late = prediction_service_pb2.PredictStreamRequest(id=2000, request=request(scope, "slow", steps=scalar(300_000)))
+    items.insert(0, prediction_service_pb2.StreamedRequest(id=1000, request=request(scope, "nobody")))
+    items.insert(0, prediction_service_pb2.StreamedRequest(id=0, request=request(scope, "slow", steps=scalar(50_000))))
+    late = prediction_service_pb2.StreamedRequest(id=2000, request=request(scope, "slow", steps=scalar(300_000)))
     late.timeout.FromMilliseconds(50)
     items.append(late)
-    answers = list(stubs.predictions.PredictStream(iter(items), timeout=60))
+    answers = streamed(stubs, items)
     outcomes = {answer.id: answer for answer in answers}
     assert len(answers) == len(outcomes) == len(items)
     assert outcomes[1000].error.code == grpc.StatusCode.NOT_FOUND.value[0]

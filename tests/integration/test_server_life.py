@@ -1,5 +1,6 @@
 """The server's own life: start, readiness, drain, and every way to end."""
 
+import itertools
 import re
 import signal
 import threading
@@ -11,7 +12,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from modelhost.v1 import model_service_pb2, prediction_service_pb2_grpc, scope_service_pb2
+from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
 from support.calls import eventually, failure, half, load, slow_call, unload
 from support.server import ServerProcess, Stubs
 
@@ -153,10 +154,11 @@ def test_long_streams_end_with_unavailable_when_the_server_drains(own):
     watch = stubs.models.WatchModels(model_service_pb2.WatchModelsRequest())
     next(watch)
     hold = threading.Event()
-    # Whether the drain comes before or after the stream's handler has begun, the stream must end.
-    stream = prediction_service_pb2_grpc.PredictionServiceStub(stubs.channel).PredictStream(
-        request for request in iter(hold.wait, True)
-    )
+    nobody = prediction_service_pb2.PredictRequest(model="nobody")
+    first = prediction_service_pb2.PredictStreamRequest(requests=[{"id": 1, "request": nobody}])
+    stream = stubs.predictions.PredictStream(itertools.chain([first], iter(hold.wait, True)))
+    # A stream that has not begun is refused like any call; this is about those that have.
+    next(stream)
     started = time.monotonic()
     assert process.stop() == 0
     assert time.monotonic() - started < 10

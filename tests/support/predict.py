@@ -172,10 +172,20 @@ def expected_variables(models: Path, model: str) -> list[tuple[str, tuple[int, .
     return sorted((dtype, tuple(shape)) for dtype, shape in json.loads((models / f"{model}.variables").read_text()))
 
 
+def streamed(
+    stubs: Stubs, items: Sequence[prediction_service_pb2.StreamedRequest], timeout: float = SECONDS
+) -> list[prediction_service_pb2.StreamedResponse]:
+    """The answers of a stream that carries these requests, one a message, in the order in which they come."""
+    messages = (prediction_service_pb2.PredictStreamRequest(requests=[item]) for item in items)
+    return [
+        answer for message in stubs.predictions.PredictStream(messages, timeout=timeout) for answer in message.responses
+    ]
+
+
 def stream_error_of(stubs: Stubs, message: prediction_service_pb2.PredictRequest, **fields: Any) -> Failure:
     """How a prediction of a stream fails; that the stream goes on after it is asserted."""
-    items = [prediction_service_pb2.PredictStreamRequest(id=i, request=message, **fields) for i in (7, 8)]
-    answers = list(stubs.predictions.PredictStream(iter(items), timeout=SECONDS))
+    items = [prediction_service_pb2.StreamedRequest(id=i, request=message, **fields) for i in (7, 8)]
+    answers = streamed(stubs, items)
     assert sorted(answer.id for answer in answers) == [7, 8]
     assert [answer.WhichOneof("outcome") for answer in answers] == ["error", "error"], answers
     error = answers[0].error

@@ -85,16 +85,15 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
 
     def PredictStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
         # Answered in pairs, the later one first; a single one is what a stream ends with.
-        iterator = iter(request_iterator)
+        iterator = (request for message in request_iterator for request in message.requests)
         while pair := list(itertools.islice(iterator, 2)):
             for request in reversed(pair):
                 self.calls.append(("PredictStream", request, {}))
                 try:
-                    yield prediction_service_pb2.PredictStreamResponse(
-                        id=request.id, response=self.run(request.request)
-                    )
+                    answer = prediction_service_pb2.StreamedResponse(id=request.id, response=self.run(request.request))
                 except Refused as refused:
-                    yield prediction_service_pb2.PredictStreamResponse(id=request.id, error=refused.error)
+                    answer = prediction_service_pb2.StreamedResponse(id=request.id, error=refused.error)
+                yield prediction_service_pb2.PredictStreamResponse(responses=[answer])
 
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         def make() -> Any:

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelhost.v1 import error_pb2 as modelhost_dot_v1_dot_error__pb2
 from modelhost.v1 import tensor_pb2 as modelhost_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/model.proto\x12\x0cmodelhost.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18modelhost/v1/error.proto\x1a\x19modelhost/v1/tensor.proto\"\xae\x01\n\x05Model\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08versions\x18\x03 \x03(\x0b\x32\x15.modelhost.v1.Version\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.modelhost.v1.Model.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xfe\x04\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.modelhost.v1.VersionState\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.modelhost.v1.Error\x12*\n\x07options\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.LoadOptions\x12(\n\x06\x65ngine\x18\x06 \x01(\x0b\x32\x18.modelhost.v1.EngineInfo\x12+\n\nsignatures\x18\x07 \x03(\x0b\x32\x17.modelhost.v1.Signature\x12)\n\tvariables\x18\x08 \x03(\x0b\x32\x16.modelhost.v1.Variable\x12+\n\x06memory\x18\t \x01(\x0b\x32\x1b.modelhost.v1.VersionMemory\x12\x33\n\nstatistics\x18\n \x01(\x0b\x32\x1f.modelhost.v1.VersionStatistics\x12,\n\x08progress\x18\x0b \x01(\x0b\x32\x1a.modelhost.v1.LoadProgress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x61vailable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65rived_from\x18\x0e \x01(\x03\x12\x10\n\x08revision\x18\x0f \x01(\x03\x12\x12\n\nderivation\x18\x10 \x01(\t\x12$\n\x06warmup\x18\x11 \x01(\x0b\x32\x14.modelhost.v1.Warmup\"\x84\x02\n\x0bLoadOptions\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12$\n\x06\x65ngine\x18\x02 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12?\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32*.modelhost.v1.LoadOptions.AnnotationsEntry\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x11\n\tevictable\x18\x05 \x01(\x08\x12\x11\n\ttolerance\x18\x06 \x01(\x01\x12\x16\n\x0erequire_warmup\x18\x07 \x01(\x08\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x92\x01\n\x06Sample\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .modelhost.v1.Sample.InputsEntry\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"K\n\x06Warmup\x12\x15\n\rsuccess_count\x18\x01 \x01(\x05\x12\x15\n\rfailure_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x66irst_error\x18\x03 \x01(\t\"\xb5\x01\n\nEngineInfo\x12$\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12\x0e\n\x06loader\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12)\n\x06tuning\x18\x04 \x01(\x0e\x32\x19.modelhost.v1.TuningState\x12\x31\n\ncandidates\x18\x05 \x03(\x0b\x32\x1d.modelhost.v1.EngineCandidate\"\xd4\x01\n\x0f\x45ngineCandidate\x12$\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12,\n\x07outcome\x18\x02 \x01(\x0e\x32\x1b.modelhost.v1.EngineOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07speedup\x18\x04 \x01(\x01\x12\x1f\n\x17max_relative_difference\x18\x05 \x01(\x01\x12+\n\x07timings\x18\x06 \x03(\x0b\x32\x1a.modelhost.v1.EngineTiming\"L\n\x0c\x45ngineTiming\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x15\n\rtensorflow_ns\x18\x02 \x01(\x03\x12\x11\n\tengine_ns\x18\x03 \x01(\x03\"\x83\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.modelhost.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.modelhost.v1.TensorSpec\x12\x13\n\x0bmethod_name\x18\x04 \x01(\t\"a\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.modelhost.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x03\"T\n\rVersionMemory\x12\x15\n\rprivate_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cshared_bytes\x18\x02 \x01(\x03\x12\x16\n\x0evariable_bytes\x18\x03 \x01(\x03\"\xd0\x01\n\x11VersionStatistics\x12\x15\n\rsuccess_count\x18\x01 \x01(\x03\x12\x15\n\rfailure_count\x18\x02 \x01(\x03\x12\x11\n\tin_flight\x18\x03 \x01(\x03\x12\x10\n\x08queue_ns\x18\x04 \x01(\x03\x12\x0e\n\x06run_ns\x18\x05 \x01(\x03\x12\x32\n\x0elast_used_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07load_ns\x18\x07 \x01(\x03\x12\x13\n\x0b\x63rash_count\x18\x08 \x01(\x03\"q\n\x0cLoadProgress\x12&\n\x05stage\x18\x01 \x01(\x0e\x32\x17.modelhost.v1.LoadStage\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\x12\x12\n\nbytes_done\x18\x03 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x04 \x01(\x03*\xb8\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x1b\n\x17VERSION_STATE_AVAILABLE\x10\x02\x12\x1b\n\x17VERSION_STATE_UNLOADING\x10\x03\x12\x1a\n\x16VERSION_STATE_UNLOADED\x10\x04\x12\x18\n\x14VERSION_STATE_FAILED\x10\x05*_\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NGINE_TENSORFLOW\x10\x01\x12\x11\n\rENGINE_LITERT\x10\x02\x12\x13\n\x0f\x45NGINE_OPENVINO\x10\x03*\x8c\x01\n\x0bTuningState\x12\x1c\n\x18TUNING_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10TUNING_STATE_OFF\x10\x01\x12\x18\n\x14TUNING_STATE_WAITING\x10\x02\x12\x18\n\x14TUNING_STATE_RUNNING\x10\x03\x12\x15\n\x11TUNING_STATE_DONE\x10\x04*\xba\x01\n\rEngineOutcome\x12\x1e\n\x1a\x45NGINE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_OUTCOME_CHOSEN\x10\x01\x12\x19\n\x15\x45NGINE_OUTCOME_SLOWER\x10\x02\x12\x1c\n\x18\x45NGINE_OUTCOME_DIFFERENT\x10\x03\x12\x1a\n\x16\x45NGINE_OUTCOME_REFUSED\x10\x04\x12\x19\n\x15\x45NGINE_OUTCOME_FAILED\x10\x05*\xa3\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STAGE_WAITING\x10\x01\x12\x17\n\x13LOAD_STAGE_FETCHING\x10\x02\x12\x19\n\x15LOAD_STAGE_CONVERTING\x10\x03\x12\x16\n\x12LOAD_STAGE_READING\x10\x04\x12\x16\n\x12LOAD_STAGE_WARMING\x10\x05*l\n\tModelView\x12\x1a\n\x16MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_VIEW_BASIC\x10\x01\x12\x13\n\x0fMODEL_VIEW_FULL\x10\x02\x12\x18\n\x14MODEL_VIEW_VARIABLES\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/model.proto\x12\x0cmodelhost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18modelhost/v1/error.proto\x1a\x19modelhost/v1/tensor.proto\"\xae\x01\n\x05Model\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08versions\x18\x03 \x03(\x0b\x32\x15.modelhost.v1.Version\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.modelhost.v1.Model.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xb1\x05\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.modelhost.v1.VersionState\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.modelhost.v1.Error\x12*\n\x07options\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.LoadOptions\x12(\n\x06\x65ngine\x18\x06 \x01(\x0b\x32\x18.modelhost.v1.EngineInfo\x12+\n\nsignatures\x18\x07 \x03(\x0b\x32\x17.modelhost.v1.Signature\x12)\n\tvariables\x18\x08 \x03(\x0b\x32\x16.modelhost.v1.Variable\x12+\n\x06memory\x18\t \x01(\x0b\x32\x1b.modelhost.v1.VersionMemory\x12\x33\n\nstatistics\x18\n \x01(\x0b\x32\x1f.modelhost.v1.VersionStatistics\x12,\n\x08progress\x18\x0b \x01(\x0b\x32\x1a.modelhost.v1.LoadProgress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x61vailable_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65rived_from\x18\x0e \x01(\x03\x12\x10\n\x08revision\x18\x0f \x01(\x03\x12\x12\n\nderivation\x18\x10 \x01(\t\x12$\n\x06warmup\x18\x11 \x01(\x0b\x32\x14.modelhost.v1.Warmup\x12\x31\n\x08\x62\x61tching\x18\x12 \x03(\x0b\x32\x1f.modelhost.v1.SignatureBatching\"\xb5\x02\n\x0bLoadOptions\x12\x0c\n\x04tags\x18\x01 \x03(\t\x12$\n\x06\x65ngine\x18\x02 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12?\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32*.modelhost.v1.LoadOptions.AnnotationsEntry\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x11\n\tevictable\x18\x05 \x01(\x08\x12\x11\n\ttolerance\x18\x06 \x01(\x01\x12\x16\n\x0erequire_warmup\x18\x07 \x01(\x08\x12/\n\x08\x62\x61tching\x18\x08 \x01(\x0b\x32\x1d.modelhost.v1.BatchingOptions\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x02\n\x0f\x42\x61tchingOptions\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.modelhost.v1.BatchingMode\x12\x16\n\x0emax_batch_size\x18\x02 \x01(\x05\x12,\n\tmax_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x61llowed_batch_sizes\x18\x04 \x03(\x05\x12\x1b\n\x13pad_variable_length\x18\x05 \x01(\x08\x12\x11\n\tmax_queue\x18\x06 \x01(\x05\x12\x30\n\rqueue_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x01\n\x11SignatureBatching\x12\x11\n\tsignature\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.modelhost.v1.BatchingState\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12\x13\n\x0b\x62\x61tch_count\x18\x05 \x01(\x03\x12\x18\n\x10prediction_count\x18\x06 \x01(\x03\"\x92\x01\n\x06Sample\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .modelhost.v1.Sample.InputsEntry\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"K\n\x06Warmup\x12\x15\n\rsuccess_count\x18\x01 \x01(\x05\x12\x15\n\rfailure_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x66irst_error\x18\x03 \x01(\t\"\xb5\x01\n\nEngineInfo\x12$\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12\x0e\n\x06loader\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12)\n\x06tuning\x18\x04 \x01(\x0e\x32\x19.modelhost.v1.TuningState\x12\x31\n\ncandidates\x18\x05 \x03(\x0b\x32\x1d.modelhost.v1.EngineCandidate\"\xd4\x01\n\x0f\x45ngineCandidate\x12$\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x14.modelhost.v1.Engine\x12,\n\x07outcome\x18\x02 \x01(\x0e\x32\x1b.modelhost.v1.EngineOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07speedup\x18\x04 \x01(\x01\x12\x1f\n\x17max_relative_difference\x18\x05 \x01(\x01\x12+\n\x07timings\x18\x06 \x03(\x0b\x32\x1a.modelhost.v1.EngineTiming\"L\n\x0c\x45ngineTiming\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x15\n\rtensorflow_ns\x18\x02 \x01(\x03\x12\x11\n\tengine_ns\x18\x03 \x01(\x03\"\x83\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.modelhost.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.modelhost.v1.TensorSpec\x12\x13\n\x0bmethod_name\x18\x04 \x01(\t\"a\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05\x64type\x18\x02 \x01(\x0e\x32\x16.modelhost.v1.DataType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x03\"T\n\rVersionMemory\x12\x15\n\rprivate_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cshared_bytes\x18\x02 \x01(\x03\x12\x16\n\x0evariable_bytes\x18\x03 \x01(\x03\"\xd0\x01\n\x11VersionStatistics\x12\x15\n\rsuccess_count\x18\x01 \x01(\x03\x12\x15\n\rfailure_count\x18\x02 \x01(\x03\x12\x11\n\tin_flight\x18\x03 \x01(\x03\x12\x10\n\x08queue_ns\x18\x04 \x01(\x03\x12\x0e\n\x06run_ns\x18\x05 \x01(\x03\x12\x32\n\x0elast_used_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07load_ns\x18\x07 \x01(\x03\x12\x13\n\x0b\x63rash_count\x18\x08 \x01(\x03\"q\n\x0cLoadProgress\x12&\n\x05stage\x18\x01 \x01(\x0e\x32\x17.modelhost.v1.LoadStage\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\x12\x12\n\nbytes_done\x18\x03 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x04 \x01(\x03*\xb8\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x1b\n\x17VERSION_STATE_AVAILABLE\x10\x02\x12\x1b\n\x17VERSION_STATE_UNLOADING\x10\x03\x12\x1a\n\x16VERSION_STATE_UNLOADED\x10\x04\x12\x18\n\x14VERSION_STATE_FAILED\x10\x05*Z\n\x0c\x42\x61tchingMode\x12\x1d\n\x19\x42\x41TCHING_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42\x41TCHING_MODE_ON\x10\x01\x12\x15\n\x11\x42\x41TCHING_MODE_OFF\x10\x02*|\n\rBatchingState\x12\x1e\n\x1a\x42\x41TCHING_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41TCHING_STATE_OFF\x10\x01\x12\x1c\n\x18\x42\x41TCHING_STATE_VERIFYING\x10\x02\x12\x15\n\x11\x42\x41TCHING_STATE_ON\x10\x03*_\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NGINE_TENSORFLOW\x10\x01\x12\x11\n\rENGINE_LITERT\x10\x02\x12\x13\n\x0f\x45NGINE_OPENVINO\x10\x03*\x8c\x01\n\x0bTuningState\x12\x1c\n\x18TUNING_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10TUNING_STATE_OFF\x10\x01\x12\x18\n\x14TUNING_STATE_WAITING\x10\x02\x12\x18\n\x14TUNING_STATE_RUNNING\x10\x03\x12\x15\n\x11TUNING_STATE_DONE\x10\x04*\xba\x01\n\rEngineOutcome\x12\x1e\n\x1a\x45NGINE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_OUTCOME_CHOSEN\x10\x01\x12\x19\n\x15\x45NGINE_OUTCOME_SLOWER\x10\x02\x12\x1c\n\x18\x45NGINE_OUTCOME_DIFFERENT\x10\x03\x12\x1a\n\x16\x45NGINE_OUTCOME_REFUSED\x10\x04\x12\x19\n\x15\x45NGINE_OUTCOME_FAILED\x10\x05*\xa3\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STAGE_WAITING\x10\x01\x12\x17\n\x13LOAD_STAGE_FETCHING\x10\x02\x12\x19\n\x15LOAD_STAGE_CONVERTING\x10\x03\x12\x16\n\x12LOAD_STAGE_READING\x10\x04\x12\x16\n\x12LOAD_STAGE_WARMING\x10\x05*l\n\tModelView\x12\x1a\n\x16MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_VIEW_BASIC\x10\x01\x12\x13\n\x0fMODEL_VIEW_FULL\x10\x02\x12\x18\n\x14MODEL_VIEW_VARIABLES\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,48 +41,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADOPTIONS_ANNOTATIONSENTRY']._serialized_options = b'8\001'
   _globals['_SAMPLE_INPUTSENTRY']._loaded_options = None
   _globals['_SAMPLE_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_VERSIONSTATE']._serialized_start=2558
-  _globals['_VERSIONSTATE']._serialized_end=2742
-  _globals['_ENGINE']._serialized_start=2744
-  _globals['_ENGINE']._serialized_end=2839
-  _globals['_TUNINGSTATE']._serialized_start=2842
-  _globals['_TUNINGSTATE']._serialized_end=2982
-  _globals['_ENGINEOUTCOME']._serialized_start=2985
-  _globals['_ENGINEOUTCOME']._serialized_end=3171
-  _globals['_LOADSTAGE']._serialized_start=3174
-  _globals['_LOADSTAGE']._serialized_end=3337
-  _globals['_MODELVIEW']._serialized_start=3339
-  _globals['_MODELVIEW']._serialized_end=3447
-  _globals['_MODEL']._serialized_start=129
-  _globals['_MODEL']._serialized_end=303
-  _globals['_MODEL_LABELSENTRY']._serialized_start=258
-  _globals['_MODEL_LABELSENTRY']._serialized_end=303
-  _globals['_VERSION']._serialized_start=306
-  _globals['_VERSION']._serialized_end=944
-  _globals['_LOADOPTIONS']._serialized_start=947
-  _globals['_LOADOPTIONS']._serialized_end=1207
-  _globals['_LOADOPTIONS_ANNOTATIONSENTRY']._serialized_start=1157
-  _globals['_LOADOPTIONS_ANNOTATIONSENTRY']._serialized_end=1207
-  _globals['_SAMPLE']._serialized_start=1210
-  _globals['_SAMPLE']._serialized_end=1356
-  _globals['_SAMPLE_INPUTSENTRY']._serialized_start=1289
-  _globals['_SAMPLE_INPUTSENTRY']._serialized_end=1356
-  _globals['_WARMUP']._serialized_start=1358
-  _globals['_WARMUP']._serialized_end=1433
-  _globals['_ENGINEINFO']._serialized_start=1436
-  _globals['_ENGINEINFO']._serialized_end=1617
-  _globals['_ENGINECANDIDATE']._serialized_start=1620
-  _globals['_ENGINECANDIDATE']._serialized_end=1832
-  _globals['_ENGINETIMING']._serialized_start=1834
-  _globals['_ENGINETIMING']._serialized_end=1910
-  _globals['_SIGNATURE']._serialized_start=1913
-  _globals['_SIGNATURE']._serialized_end=2044
-  _globals['_VARIABLE']._serialized_start=2046
-  _globals['_VARIABLE']._serialized_end=2143
-  _globals['_VERSIONMEMORY']._serialized_start=2145
-  _globals['_VERSIONMEMORY']._serialized_end=2229
-  _globals['_VERSIONSTATISTICS']._serialized_start=2232
-  _globals['_VERSIONSTATISTICS']._serialized_end=2440
-  _globals['_LOADPROGRESS']._serialized_start=2442
-  _globals['_LOADPROGRESS']._serialized_end=2555
+  _globals['_VERSIONSTATE']._serialized_start=3126
+  _globals['_VERSIONSTATE']._serialized_end=3310
+  _globals['_BATCHINGMODE']._serialized_start=3312
+  _globals['_BATCHINGMODE']._serialized_end=3402
+  _globals['_BATCHINGSTATE']._serialized_start=3404
+  _globals['_BATCHINGSTATE']._serialized_end=3528
+  _globals['_ENGINE']._serialized_start=3530
+  _globals['_ENGINE']._serialized_end=3625
+  _globals['_TUNINGSTATE']._serialized_start=3628
+  _globals['_TUNINGSTATE']._serialized_end=3768
+  _globals['_ENGINEOUTCOME']._serialized_start=3771
+  _globals['_ENGINEOUTCOME']._serialized_end=3957
+  _globals['_LOADSTAGE']._serialized_start=3960
+  _globals['_LOADSTAGE']._serialized_end=4123
+  _globals['_MODELVIEW']._serialized_start=4125
+  _globals['_MODELVIEW']._serialized_end=4233
+  _globals['_MODEL']._serialized_start=161
+  _globals['_MODEL']._serialized_end=335
+  _globals['_MODEL_LABELSENTRY']._serialized_start=290
+  _globals['_MODEL_LABELSENTRY']._serialized_end=335
+  _globals['_VERSION']._serialized_start=338
+  _globals['_VERSION']._serialized_end=1027
+  _globals['_LOADOPTIONS']._serialized_start=1030
+  _globals['_LOADOPTIONS']._serialized_end=1339
+  _globals['_LOADOPTIONS_ANNOTATIONSENTRY']._serialized_start=1289
+  _globals['_LOADOPTIONS_ANNOTATIONSENTRY']._serialized_end=1339
+  _globals['_BATCHINGOPTIONS']._serialized_start=1342
+  _globals['_BATCHINGOPTIONS']._serialized_end=1598
+  _globals['_SIGNATUREBATCHING']._serialized_start=1601
+  _globals['_SIGNATUREBATCHING']._serialized_end=1775
+  _globals['_SAMPLE']._serialized_start=1778
+  _globals['_SAMPLE']._serialized_end=1924
+  _globals['_SAMPLE_INPUTSENTRY']._serialized_start=1857
+  _globals['_SAMPLE_INPUTSENTRY']._serialized_end=1924
+  _globals['_WARMUP']._serialized_start=1926
+  _globals['_WARMUP']._serialized_end=2001
+  _globals['_ENGINEINFO']._serialized_start=2004
+  _globals['_ENGINEINFO']._serialized_end=2185
+  _globals['_ENGINECANDIDATE']._serialized_start=2188
+  _globals['_ENGINECANDIDATE']._serialized_end=2400
+  _globals['_ENGINETIMING']._serialized_start=2402
+  _globals['_ENGINETIMING']._serialized_end=2478
+  _globals['_SIGNATURE']._serialized_start=2481
+  _globals['_SIGNATURE']._serialized_end=2612
+  _globals['_VARIABLE']._serialized_start=2614
+  _globals['_VARIABLE']._serialized_end=2711
+  _globals['_VERSIONMEMORY']._serialized_start=2713
+  _globals['_VERSIONMEMORY']._serialized_end=2797
+  _globals['_VERSIONSTATISTICS']._serialized_start=2800
+  _globals['_VERSIONSTATISTICS']._serialized_end=3008
+  _globals['_LOADPROGRESS']._serialized_start=3010
+  _globals['_LOADPROGRESS']._serialized_end=3123
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Models and their versions, as the store knows them."""
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -63,6 +64,58 @@ VERSION_STATE_UNLOADED: VersionState.ValueType  # 4
 VERSION_STATE_FAILED: VersionState.ValueType  # 5
 """Will not be served until it is loaded again; `error` says why."""
 global___VersionState = VersionState
+
+class _BatchingMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BatchingModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BatchingMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BATCHING_MODE_UNSPECIFIED: _BatchingMode.ValueType  # 0
+    """Where the server found, by running the model, that it makes no difference to the answers."""
+    BATCHING_MODE_ON: _BatchingMode.ValueType  # 1
+    """In every signature whose inputs and outputs share an open first dimension: the caller vouches for the model."""
+    BATCHING_MODE_OFF: _BatchingMode.ValueType  # 2
+    """Never."""
+
+class BatchingMode(_BatchingMode, metaclass=_BatchingModeEnumTypeWrapper):
+    """Whether predictions of a version run together."""
+
+BATCHING_MODE_UNSPECIFIED: BatchingMode.ValueType  # 0
+"""Where the server found, by running the model, that it makes no difference to the answers."""
+BATCHING_MODE_ON: BatchingMode.ValueType  # 1
+"""In every signature whose inputs and outputs share an open first dimension: the caller vouches for the model."""
+BATCHING_MODE_OFF: BatchingMode.ValueType  # 2
+"""Never."""
+global___BatchingMode = BatchingMode
+
+class _BatchingState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _BatchingStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BatchingState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    BATCHING_STATE_UNSPECIFIED: _BatchingState.ValueType  # 0
+    """Not given."""
+    BATCHING_STATE_OFF: _BatchingState.ValueType  # 1
+    """They do not."""
+    BATCHING_STATE_VERIFYING: _BatchingState.ValueType  # 2
+    """The server is finding out whether they may."""
+    BATCHING_STATE_ON: _BatchingState.ValueType  # 3
+    """They do."""
+
+class BatchingState(_BatchingState, metaclass=_BatchingStateEnumTypeWrapper):
+    """Whether predictions of a signature run together."""
+
+BATCHING_STATE_UNSPECIFIED: BatchingState.ValueType  # 0
+"""Not given."""
+BATCHING_STATE_OFF: BatchingState.ValueType  # 1
+"""They do not."""
+BATCHING_STATE_VERIFYING: BatchingState.ValueType  # 2
+"""The server is finding out whether they may."""
+BATCHING_STATE_ON: BatchingState.ValueType  # 3
+"""They do."""
+global___BatchingState = BatchingState
 
 class _Engine:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -297,6 +350,7 @@ class Version(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     DERIVATION_FIELD_NUMBER: builtins.int
     WARMUP_FIELD_NUMBER: builtins.int
+    BATCHING_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Number, greater than zero."""
     state: global___VersionState.ValueType
@@ -353,6 +407,10 @@ class Version(google.protobuf.message.Message):
     def warmup(self) -> global___Warmup:
         """How its warm-up went; unset until it has been AVAILABLE once."""
 
+    @property
+    def batching(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SignatureBatching]:
+        """How its predictions run together, by signature in alphabetical order; with VIEW_FULL."""
+
     def __init__(
         self,
         *,
@@ -373,9 +431,10 @@ class Version(google.protobuf.message.Message):
         revision: builtins.int = ...,
         derivation: builtins.str = ...,
         warmup: global___Warmup | None = ...,
+        batching: collections.abc.Iterable[global___SignatureBatching] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "statistics", b"statistics", "warmup", b"warmup"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available_time", b"available_time", "create_time", b"create_time", "derivation", b"derivation", "derived_from", b"derived_from", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "revision", b"revision", "signatures", b"signatures", "source", b"source", "state", b"state", "statistics", b"statistics", "variables", b"variables", "version", b"version", "warmup", b"warmup"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["available_time", b"available_time", "batching", b"batching", "create_time", b"create_time", "derivation", b"derivation", "derived_from", b"derived_from", "engine", b"engine", "error", b"error", "memory", b"memory", "options", b"options", "progress", b"progress", "revision", b"revision", "signatures", b"signatures", "source", b"source", "state", b"state", "statistics", b"statistics", "variables", b"variables", "version", b"version", "warmup", b"warmup"]) -> None: ...
 
 global___Version = Version
 
@@ -408,6 +467,7 @@ class LoadOptions(google.protobuf.message.Message):
     EVICTABLE_FIELD_NUMBER: builtins.int
     TOLERANCE_FIELD_NUMBER: builtins.int
     REQUIRE_WARMUP_FIELD_NUMBER: builtins.int
+    BATCHING_FIELD_NUMBER: builtins.int
     engine: global___Engine.ValueType
     """Engine to run it with; chosen by the server when unspecified."""
     pinned: builtins.bool
@@ -428,6 +488,10 @@ class LoadOptions(google.protobuf.message.Message):
     def annotations(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Free text kept with the version, e.g. a commit or a run id."""
 
+    @property
+    def batching(self) -> global___BatchingOptions:
+        """How its predictions run together."""
+
     def __init__(
         self,
         *,
@@ -438,10 +502,109 @@ class LoadOptions(google.protobuf.message.Message):
         evictable: builtins.bool = ...,
         tolerance: builtins.float = ...,
         require_warmup: builtins.bool = ...,
+        batching: global___BatchingOptions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "engine", b"engine", "evictable", b"evictable", "pinned", b"pinned", "require_warmup", b"require_warmup", "tags", b"tags", "tolerance", b"tolerance"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "batching", b"batching", "engine", b"engine", "evictable", b"evictable", "pinned", b"pinned", "require_warmup", b"require_warmup", "tags", b"tags", "tolerance", b"tolerance"]) -> None: ...
 
 global___LoadOptions = LoadOptions
+
+@typing.final
+class BatchingOptions(google.protobuf.message.Message):
+    """How predictions of a version run together, as one batch. A prediction never waits for others while the version could
+    run it, unless `max_delay` says so.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
+    MAX_DELAY_FIELD_NUMBER: builtins.int
+    ALLOWED_BATCH_SIZES_FIELD_NUMBER: builtins.int
+    PAD_VARIABLE_LENGTH_FIELD_NUMBER: builtins.int
+    MAX_QUEUE_FIELD_NUMBER: builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: builtins.int
+    mode: global___BatchingMode.ValueType
+    """Whether they do."""
+    max_batch_size: builtins.int
+    """Examples in a batch at most. When 0, as many as make it faster, which the server learns as it goes."""
+    pad_variable_length: builtins.bool
+    """Predictions whose inputs differ in further open dimensions may share a batch, too: inputs are filled up with zeros
+    (empty strings) to the largest. Outputs are then of that extent as well, where they follow their inputs.
+    """
+    max_queue: builtins.int
+    """Predictions of the version that may wait; one more is answered with RESOURCE_EXHAUSTED. Only the scope's limit
+    counts when 0.
+    """
+    @property
+    def max_delay(self) -> google.protobuf.duration_pb2.Duration:
+        """Time that a prediction waits for others to fill its batch. Default: none."""
+
+    @property
+    def allowed_batch_sizes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """When given, batches have one of these sizes: the next larger one, filled up by repeating an example. Ascending; the
+        last is the largest batch.
+        """
+
+    @property
+    def queue_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """A prediction that has waited for this long is answered with RESOURCE_EXHAUSTED and not run. Default: it waits until
+        its deadline.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: global___BatchingMode.ValueType = ...,
+        max_batch_size: builtins.int = ...,
+        max_delay: google.protobuf.duration_pb2.Duration | None = ...,
+        allowed_batch_sizes: collections.abc.Iterable[builtins.int] | None = ...,
+        pad_variable_length: builtins.bool = ...,
+        max_queue: builtins.int = ...,
+        queue_timeout: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_delay", b"max_delay", "queue_timeout", b"queue_timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["allowed_batch_sizes", b"allowed_batch_sizes", "max_batch_size", b"max_batch_size", "max_delay", b"max_delay", "max_queue", b"max_queue", "mode", b"mode", "pad_variable_length", b"pad_variable_length", "queue_timeout", b"queue_timeout"]) -> None: ...
+
+global___BatchingOptions = BatchingOptions
+
+@typing.final
+class SignatureBatching(google.protobuf.message.Message):
+    """How predictions of one signature run together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
+    BATCH_COUNT_FIELD_NUMBER: builtins.int
+    PREDICTION_COUNT_FIELD_NUMBER: builtins.int
+    signature: builtins.str
+    """Name of the signature."""
+    state: global___BatchingState.ValueType
+    """Whether they do."""
+    explanation: builtins.str
+    """Why, in words."""
+    max_batch_size: builtins.int
+    """Examples in a batch at most, now."""
+    batch_count: builtins.int
+    """Batches run, those of one prediction included."""
+    prediction_count: builtins.int
+    """Predictions run in them."""
+    def __init__(
+        self,
+        *,
+        signature: builtins.str = ...,
+        state: global___BatchingState.ValueType = ...,
+        explanation: builtins.str = ...,
+        max_batch_size: builtins.int = ...,
+        batch_count: builtins.int = ...,
+        prediction_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_count", b"batch_count", "explanation", b"explanation", "max_batch_size", b"max_batch_size", "prediction_count", b"prediction_count", "signature", b"signature", "state", b"state"]) -> None: ...
+
+global___SignatureBatching = SignatureBatching
 
 @typing.final
 class Sample(google.protobuf.message.Message):

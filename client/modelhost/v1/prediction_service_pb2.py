@@ -27,7 +27,7 @@ from modelhost.v1 import error_pb2 as modelhost_dot_v1_dot_error__pb2
 from modelhost.v1 import tensor_pb2 as modelhost_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelhost/v1/prediction_service.proto\x12\x0cmodelhost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18modelhost/v1/error.proto\x1a\x19modelhost/v1/tensor.proto\"\x85\x02\n\x0ePredictRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x04 \x01(\tH\x00\x12\x11\n\tsignature\x18\x05 \x01(\t\x12\x38\n\x06inputs\x18\x06 \x03(\x0b\x32(.modelhost.v1.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x07 \x03(\t\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\x42\x08\n\x06\x63hoice\"\xa5\x01\n\x0fPredictResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.modelhost.v1.PredictResponse.OutputsEntry\x1a\x44\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"}\n\x14PredictStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.modelhost.v1.PredictRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\x15PredictStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.modelhost.v1.PredictResponseH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x42\t\n\x07outcome\"\xef\x01\n\x12PredictManyRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x30\n\x07targets\x18\x02 \x03(\x0b\x32\x1f.modelhost.v1.PredictManyTarget\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32,.modelhost.v1.PredictManyRequest.InputsEntry\x12\x15\n\routput_filter\x18\x04 \x03(\t\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"c\n\x11PredictManyTarget\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\x11\n\tsignature\x18\x04 \x01(\tB\x08\n\x06\x63hoice\"G\n\x13PredictManyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.modelhost.v1.PredictManyResult\"w\n\x11PredictManyResult\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1d.modelhost.v1.PredictResponseH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x42\t\n\x07outcome2\x8d\x02\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.modelhost.v1.PredictRequest\x1a\x1d.modelhost.v1.PredictResponse\x12\\\n\rPredictStream\x12\".modelhost.v1.PredictStreamRequest\x1a#.modelhost.v1.PredictStreamResponse(\x01\x30\x01\x12R\n\x0bPredictMany\x12 .modelhost.v1.PredictManyRequest\x1a!.modelhost.v1.PredictManyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelhost/v1/prediction_service.proto\x12\x0cmodelhost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18modelhost/v1/error.proto\x1a\x19modelhost/v1/tensor.proto\"\xbb\x03\n\x0ePredictRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x04 \x01(\tH\x00\x12\x11\n\tsignature\x18\x05 \x01(\t\x12\x38\n\x06inputs\x18\x06 \x03(\x0b\x32(.modelhost.v1.PredictRequest.InputsEntry\x12\x15\n\routput_filter\x18\x07 \x03(\t\x12\x10\n\x08priority\x18\x08 \x01(\x11\x12G\n\x0eoutput_regions\x18\t \x03(\x0b\x32/.modelhost.v1.PredictRequest.OutputRegionsEntry\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\x1aY\n\x12OutputRegionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.modelhost.v1.SharedMemoryReference:\x02\x38\x01\x42\x08\n\x06\x63hoice\"\xa5\x01\n\x0fPredictResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12;\n\x07outputs\x18\x02 \x03(\x0b\x32*.modelhost.v1.PredictResponse.OutputsEntry\x1a\x44\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"G\n\x14PredictStreamRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.modelhost.v1.StreamedRequest\"x\n\x0fStreamedRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.modelhost.v1.PredictRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x15PredictStreamResponse\x12\x31\n\tresponses\x18\x01 \x03(\x0b\x32\x1e.modelhost.v1.StreamedResponse\"\x82\x01\n\x10StreamedResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.modelhost.v1.PredictResponseH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x42\t\n\x07outcome\"\xef\x01\n\x12PredictManyRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x30\n\x07targets\x18\x02 \x03(\x0b\x32\x1f.modelhost.v1.PredictManyTarget\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32,.modelhost.v1.PredictManyRequest.InputsEntry\x12\x15\n\routput_filter\x18\x04 \x03(\t\x1a\x43\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.modelhost.v1.Tensor:\x02\x38\x01\"c\n\x11PredictManyTarget\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\x11\n\tsignature\x18\x04 \x01(\tB\x08\n\x06\x63hoice\"G\n\x13PredictManyResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.modelhost.v1.PredictManyResult\"w\n\x11PredictManyResult\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1d.modelhost.v1.PredictResponseH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x42\t\n\x07outcome2\x8d\x02\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.modelhost.v1.PredictRequest\x1a\x1d.modelhost.v1.PredictResponse\x12\\\n\rPredictStream\x12\".modelhost.v1.PredictStreamRequest\x1a#.modelhost.v1.PredictStreamResponse(\x01\x30\x01\x12R\n\x0bPredictMany\x12 .modelhost.v1.PredictManyRequest\x1a!.modelhost.v1.PredictManyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTREQUEST_INPUTSENTRY']._loaded_options = None
   _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_PREDICTREQUEST_OUTPUTREGIONSENTRY']._loaded_options = None
+  _globals['_PREDICTREQUEST_OUTPUTREGIONSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._loaded_options = None
   _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._loaded_options = None
   _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTREQUEST']._serialized_start=141
-  _globals['_PREDICTREQUEST']._serialized_end=402
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=325
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=392
-  _globals['_PREDICTRESPONSE']._serialized_start=405
-  _globals['_PREDICTRESPONSE']._serialized_end=570
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=502
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=570
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=572
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=697
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=700
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=835
-  _globals['_PREDICTMANYREQUEST']._serialized_start=838
-  _globals['_PREDICTMANYREQUEST']._serialized_end=1077
-  _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._serialized_start=325
-  _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._serialized_end=392
-  _globals['_PREDICTMANYTARGET']._serialized_start=1079
-  _globals['_PREDICTMANYTARGET']._serialized_end=1178
-  _globals['_PREDICTMANYRESPONSE']._serialized_start=1180
-  _globals['_PREDICTMANYRESPONSE']._serialized_end=1251
-  _globals['_PREDICTMANYRESULT']._serialized_start=1253
-  _globals['_PREDICTMANYRESULT']._serialized_end=1372
-  _globals['_PREDICTIONSERVICE']._serialized_start=1375
-  _globals['_PREDICTIONSERVICE']._serialized_end=1644
+  _globals['_PREDICTREQUEST']._serialized_end=584
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=416
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=483
+  _globals['_PREDICTREQUEST_OUTPUTREGIONSENTRY']._serialized_start=485
+  _globals['_PREDICTREQUEST_OUTPUTREGIONSENTRY']._serialized_end=574
+  _globals['_PREDICTRESPONSE']._serialized_start=587
+  _globals['_PREDICTRESPONSE']._serialized_end=752
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=684
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=752
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=754
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=825
+  _globals['_STREAMEDREQUEST']._serialized_start=827
+  _globals['_STREAMEDREQUEST']._serialized_end=947
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=949
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1023
+  _globals['_STREAMEDRESPONSE']._serialized_start=1026
+  _globals['_STREAMEDRESPONSE']._serialized_end=1156
+  _globals['_PREDICTMANYREQUEST']._serialized_start=1159
+  _globals['_PREDICTMANYREQUEST']._serialized_end=1398
+  _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._serialized_start=416
+  _globals['_PREDICTMANYREQUEST_INPUTSENTRY']._serialized_end=483
+  _globals['_PREDICTMANYTARGET']._serialized_start=1400
+  _globals['_PREDICTMANYTARGET']._serialized_end=1499
+  _globals['_PREDICTMANYRESPONSE']._serialized_start=1501
+  _globals['_PREDICTMANYRESPONSE']._serialized_end=1572
+  _globals['_PREDICTMANYRESULT']._serialized_start=1574
+  _globals['_PREDICTMANYRESULT']._serialized_end=1693
+  _globals['_PREDICTIONSERVICE']._serialized_start=1696
+  _globals['_PREDICTIONSERVICE']._serialized_end=1965
 # @@protoc_insertion_point(module_scope)

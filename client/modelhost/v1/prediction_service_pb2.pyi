@@ -39,6 +39,24 @@ class PredictRequest(google.protobuf.message.Message):
         def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class OutputRegionsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> modelhost.v1.tensor_pb2.SharedMemoryReference: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: modelhost.v1.tensor_pb2.SharedMemoryReference | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     SCOPE_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
@@ -46,6 +64,8 @@ class PredictRequest(google.protobuf.message.Message):
     SIGNATURE_FIELD_NUMBER: builtins.int
     INPUTS_FIELD_NUMBER: builtins.int
     OUTPUT_FILTER_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    OUTPUT_REGIONS_FIELD_NUMBER: builtins.int
     scope: builtins.str
     """Scope of the model; "default" when empty."""
     model: builtins.str
@@ -56,6 +76,8 @@ class PredictRequest(google.protobuf.message.Message):
     """By label."""
     signature: builtins.str
     """Signature to run; "serving_default" when empty, or the only one of a model that has just one."""
+    priority: builtins.int
+    """Among the predictions that wait for one scope, those with the highest priority run first; 0 is usual."""
     @property
     def inputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelhost.v1.tensor_pb2.Tensor]:
         """Inputs by name: each the signature has, but those with default values."""
@@ -63,6 +85,12 @@ class PredictRequest(google.protobuf.message.Message):
     @property
     def output_filter(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Outputs to compute and answer; all when empty."""
+
+    @property
+    def output_regions(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelhost.v1.tensor_pb2.SharedMemoryReference]:
+        """Where to put outputs, by their names: into these ranges of shared memory, if they are large enough. An output that
+        is not named, or does not fit, is in the response itself.
+        """
 
     def __init__(
         self,
@@ -74,9 +102,11 @@ class PredictRequest(google.protobuf.message.Message):
         signature: builtins.str = ...,
         inputs: collections.abc.Mapping[builtins.str, modelhost.v1.tensor_pb2.Tensor] | None = ...,
         output_filter: collections.abc.Iterable[builtins.str] | None = ...,
+        priority: builtins.int = ...,
+        output_regions: collections.abc.Mapping[builtins.str, modelhost.v1.tensor_pb2.SharedMemoryReference] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["choice", b"choice", "label", b"label", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["choice", b"choice", "inputs", b"inputs", "label", b"label", "model", b"model", "output_filter", b"output_filter", "scope", b"scope", "signature", b"signature", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "inputs", b"inputs", "label", b"label", "model", b"model", "output_filter", b"output_filter", "output_regions", b"output_regions", "priority", b"priority", "scope", b"scope", "signature", b"signature", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["choice", b"choice"]) -> typing.Literal["version", "label"] | None: ...
 
 global___PredictRequest = PredictRequest
@@ -129,6 +159,26 @@ class PredictStreamRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    REQUESTS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StreamedRequest]:
+        """What to run: as many as the caller has at the moment."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[global___StreamedRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
+
+global___PredictStreamRequest = PredictStreamRequest
+
+@typing.final
+class StreamedRequest(google.protobuf.message.Message):
+    """One prediction of a PredictStreamRequest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
     ID_FIELD_NUMBER: builtins.int
     REQUEST_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
@@ -152,11 +202,31 @@ class PredictStreamRequest(google.protobuf.message.Message):
     def HasField(self, field_name: typing.Literal["request", b"request", "timeout", b"timeout"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["id", b"id", "request", b"request", "timeout", b"timeout"]) -> None: ...
 
-global___PredictStreamRequest = PredictStreamRequest
+global___StreamedRequest = StreamedRequest
 
 @typing.final
 class PredictStreamResponse(google.protobuf.message.Message):
     """Response of PredictStream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: builtins.int
+    @property
+    def responses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StreamedResponse]:
+        """As many answers as are ready."""
+
+    def __init__(
+        self,
+        *,
+        responses: collections.abc.Iterable[global___StreamedResponse] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["responses", b"responses"]) -> None: ...
+
+global___PredictStreamResponse = PredictStreamResponse
+
+@typing.final
+class StreamedResponse(google.protobuf.message.Message):
+    """One answer of a PredictStreamResponse."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -184,7 +254,7 @@ class PredictStreamResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["response", "error"] | None: ...
 
-global___PredictStreamResponse = PredictStreamResponse
+global___StreamedResponse = StreamedResponse
 
 @typing.final
 class PredictManyRequest(google.protobuf.message.Message):

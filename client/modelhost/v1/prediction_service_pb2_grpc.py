@@ -64,8 +64,9 @@ class PredictionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
-        failed prediction does not end the stream.
+        """Runs many predictions over one stream: the way for a steady flow of them. Both sides send as many at a time as they
+        have. Answers carry the id of their request and may overtake one another; one failed prediction does not end the
+        stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

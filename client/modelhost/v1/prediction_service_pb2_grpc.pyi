@@ -31,8 +31,9 @@ class PredictionServiceStub:
         modelhost.v1.prediction_service_pb2.PredictStreamRequest,
         modelhost.v1.prediction_service_pb2.PredictStreamResponse,
     ]
-    """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
-    failed prediction does not end the stream.
+    """Runs many predictions over one stream: the way for a steady flow of them. Both sides send as many at a time as they
+    have. Answers carry the id of their request and may overtake one another; one failed prediction does not end the
+    stream.
     """
 
     PredictMany: grpc.UnaryUnaryMultiCallable[
@@ -54,8 +55,9 @@ class PredictionServiceAsyncStub:
         modelhost.v1.prediction_service_pb2.PredictStreamRequest,
         modelhost.v1.prediction_service_pb2.PredictStreamResponse,
     ]
-    """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
-    failed prediction does not end the stream.
+    """Runs many predictions over one stream: the way for a steady flow of them. Both sides send as many at a time as they
+    have. Answers carry the id of their request and may overtake one another; one failed prediction does not end the
+    stream.
     """
 
     PredictMany: grpc.aio.UnaryUnaryMultiCallable[
@@ -81,8 +83,9 @@ class PredictionServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[modelhost.v1.prediction_service_pb2.PredictStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelhost.v1.prediction_service_pb2.PredictStreamResponse], collections.abc.AsyncIterator[modelhost.v1.prediction_service_pb2.PredictStreamResponse]]:
-        """Runs many predictions over one stream. Answers carry the id of their request and may overtake one another; one
-        failed prediction does not end the stream.
+        """Runs many predictions over one stream: the way for a steady flow of them. Both sides send as many at a time as they
+        have. Answers carry the id of their request and may overtake one another; one failed prediction does not end the
+        stream.
         """
 
     @abc.abstractmethod

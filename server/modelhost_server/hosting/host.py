@@ -286,8 +286,9 @@ class Host:
         """Runs a signature of a version.
 
         Raises:
-            ModelhostError: what `Store.acquire` and `prediction.predict` raise.
+            ModelhostError: SERVER_DRAINING, and what `Store.acquire` and `prediction.predict` raise.
         """
+        self.check_accepting()
         acquired = self.store.acquire(scope, model, version, label)
         return await predict(self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline)
 
@@ -301,8 +302,9 @@ class Host:
         """Runs several models of a scope on the same inputs; what became of each, in order.
 
         Raises:
-            ModelhostError: SCOPE_NOT_FOUND.
+            ModelhostError: SERVER_DRAINING, SCOPE_NOT_FOUND.
         """
+        self.check_accepting()
         name = self.store.scope(scope).name
         acquired: list[tuple[Version, str] | ModelhostError] = []
         for target in targets:

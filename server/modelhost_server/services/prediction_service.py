@@ -14,6 +14,8 @@ from modelhost.v1.prediction_service_pb2 import (
     PredictResponse,
     PredictStreamRequest,
     PredictStreamResponse,
+    StreamedRequest,
+    StreamedResponse,
 )
 
 from ..errors import ModelhostError, Reason
@@ -61,36 +63,45 @@ class PredictionService:
     async def predict_stream(
         self, requests: AsyncIterator[PredictStreamRequest], call: Call
     ) -> AsyncIterator[PredictStreamResponse]:
-        """Runs many predictions over one stream; answers come as they are ready."""
+        """Runs many predictions over one stream; answers come as they are ready, all that are at once."""
         loop = asyncio.get_running_loop()
-        answers: asyncio.Queue[PredictStreamResponse | None] = asyncio.Queue()
+        ready: list[StreamedResponse] = []
+        something = asyncio.Event()
         room = asyncio.Semaphore(_STREAM_IN_FLIGHT)
         under_way: set[asyncio.Task[None]] = set()
 
-        async def answer(item: PredictStreamRequest) -> None:
-            answers.put_nowait(await self._answer(item, call))
+        async def answer(item: StreamedRequest) -> None:
+            answered = await self._answer(item, call)
+            ready.append(answered)
+            something.set()
 
         async def read() -> None:
-            async for item in requests:
-                await room.acquire()
-                task = loop.create_task(answer(item))
-                under_way.add(task)
-                task.add_done_callback(ended)
+            async for message in requests:
+                for item in message.requests:
+                    await room.acquire()
+                    task = loop.create_task(answer(item))
+                    under_way.add(task)
+                    task.add_done_callback(ended)
 
         def ended(task: asyncio.Task[None]) -> None:
             under_way.discard(task)
-            if reader.done() and not under_way:
-                answers.put_nowait(None)
+            something.set()
 
         reader = loop.create_task(read())
         reader.add_done_callback(ended)
         # A drain ends the reading; what has been read is answered.
         stop_listening = self._host.on_drain(reader.cancel)
         try:
-            while (response := await answers.get()) is not None:
-                yield response
+            while ready or under_way or not reader.done():
+                if not ready:
+                    something.clear()
+                    await something.wait()
+                    continue
+                responses, ready = ready, []
+                yield PredictStreamResponse(responses=responses)
                 # Only now, so that nothing is buffered for a reader that does not read.
-                room.release()
+                for _ in responses:
+                    room.release()
             self._host.check_accepting()
             await reader
         finally:
@@ -98,20 +109,20 @@ class PredictionService:
             for task in (reader, *under_way):
                 task.cancel()
 
-    async def _answer(self, item: PredictStreamRequest, call: Call) -> PredictStreamResponse:
+    async def _answer(self, item: StreamedRequest, call: Call) -> StreamedResponse:
         deadline, loop = call.deadline, asyncio.get_running_loop()
         if item.HasField("timeout"):
             own = loop.time() + item.timeout.ToNanoseconds() / 1e9
             deadline = own if deadline is None else min(own, deadline)
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self.predict(item.request, Call(deadline))
+                response = await self.predict(item.request, Call(deadline, call.caller))
         except TimeoutError:
             late = ModelhostError(Reason.DEADLINE_EXCEEDED, "the prediction's timeout passed before its answer")
-            return PredictStreamResponse(id=item.id, error=error_message(late))
+            return StreamedResponse(id=item.id, error=error_message(late))
         except Exception as error:
-            return PredictStreamResponse(id=item.id, error=error_message(as_modelhost_error(error)))
-        return PredictStreamResponse(id=item.id, response=response)
+            return StreamedResponse(id=item.id, error=error_message(as_modelhost_error(error)))
+        return StreamedResponse(id=item.id, response=response)
 
 
 def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:
