@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +60,45 @@ class LentMemory:
         action()
 
 
+class FileRange:
+    """A range of a file that a tensor's bytes are in, or go to. They are read and written, never mapped: whoever else has
+    the file may cut it short at any time, and a process that has it mapped would die of that.
+    """
+
+    __slots__ = ("_fd", "_offset", "_size")
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read_into(self, target: memoryview) -> None:
+        """Copies the range, which is as long as `target`.
+
+        Raises:
+            OSError: it is no longer there.
+        """
+        done = 0
+        while done < self._size:
+            count = os.preadv(self._fd, [target[done:]], self._offset + done)
+            if not count:
+                raise OSError(errno.ENODATA, "the file has been cut short")
+            done += count
+
+    def write_from(self, source: memoryview) -> None:
+        """Copies `source`, which is no longer than the range, to its beginning.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        done = 0
+        while done < len(source):
+            done += os.pwritev(self._fd, [source[done:]], self._offset + done)
+
+
 class RawTensor(NamedTuple):
     """A tensor's value.
 
@@ -66,7 +107,7 @@ class RawTensor(NamedTuple):
 
     dtype: int
     shape: Sequence[int]
-    data: bytes | memoryview | Sequence[bytes] | LentMemory
+    data: bytes | memoryview | Sequence[bytes] | LentMemory | FileRange
 
 
 @dataclass(frozen=True, slots=True)
