@@ -61,8 +61,8 @@ class LentMemory:
 
 
 class FileRange:
-    """A range of a file that a tensor's bytes are in, or go to. They are read and written, never mapped: whoever else has
-    the file may cut it short at any time, and a process that has it mapped would die of that.
+    """A range of a file that a tensor's bytes are in, or go to. They are read and written, never mapped: whoever else
+    has the file may cut it short at any time, and a process that has it mapped would die of that.
     """
 
     __slots__ = ("_fd", "_offset", "_size")
@@ -99,6 +99,48 @@ class FileRange:
             done += os.pwritev(self._fd, [source[done:]], self._offset + done)
 
 
+class Joined:
+    """Bytes that lie in several places, one part after the other."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: Sequence[bytes | bytearray | memoryview | FileRange]) -> None:
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class Lease:
+    """Calls `end` when nobody refers to it any longer."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+
+    def __del__(self) -> None:
+        self._end()
+
+
+class LeasedBytes:
+    """Bytes in somebody else's memory, who takes it back when neither they nor parts of them are referred to."""
+
+    __slots__ = ("_lease", "view")
+
+    def __init__(self, view: memoryview, lease: Lease) -> None:
+        self.view = view
+        self._lease = lease
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def part(self, start: int, end: int) -> LeasedBytes:
+        """Some of the bytes."""
+        return LeasedBytes(self.view[start:end], self._lease)
+
+
 class RawTensor(NamedTuple):
     """A tensor's value.
 
@@ -107,7 +149,7 @@ class RawTensor(NamedTuple):
 
     dtype: int
     shape: Sequence[int]
-    data: bytes | memoryview | Sequence[bytes] | LentMemory | FileRange
+    data: bytes | bytearray | memoryview | Sequence[bytes] | LentMemory | FileRange | Joined | LeasedBytes
 
 
 @dataclass(frozen=True, slots=True)

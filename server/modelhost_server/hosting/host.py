@@ -281,7 +281,10 @@ class Host:
         signature: str,
         inputs: Mapping[str, RawTensor],
         output_filter: Sequence[str] = (),
+        *,
         deadline: float | None = None,
+        caller: str = "",
+        priority: int = 0,
     ) -> Prediction:
         """Runs a signature of a version.
 
@@ -290,7 +293,10 @@ class Host:
         """
         self.check_accepting()
         acquired = self.store.acquire(scope, model, version, label)
-        return await predict(self._keepers[acquired.scope], acquired, signature, inputs, output_filter, deadline)
+        return await predict(
+            self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
+            deadline=deadline, caller=caller, priority=priority,
+        )  # fmt: skip
 
     async def predict_many(
         self,
@@ -298,6 +304,7 @@ class Host:
         targets: Sequence[Target],
         inputs: Mapping[str, RawTensor],
         output_filter: Sequence[str] = (),
+        caller: str = "",
     ) -> list[Outcome]:
         """Runs several models of a scope on the same inputs; what became of each, in order.
 
@@ -314,7 +321,7 @@ class Host:
                 acquired.append(error)
             else:
                 acquired.append((version, target.signature))
-        return await predict_many(self._keepers[name], acquired, inputs, output_filter)
+        return await predict_many(self._keepers[name], acquired, inputs, output_filter, caller)
 
 
 async def _joined(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
-from ..scheduling.gate import Gate
+from ..scheduling.scheduler import Scheduler
 from ..store.names import version_resource
 from ..store.phases import WANTED, Phase
 from ..store.records import EngineChoice, Loaded, Progress, Scope, ScopeConfig, Version
@@ -57,7 +57,7 @@ class ScopeKeeper:
 
     def __init__(self, scope: Scope, means: Means) -> None:
         self.scope = scope
-        self.gate = Gate(scope.name, scope.config.max_in_flight, scope.config.max_queue)
+        self.scheduler = Scheduler(scope.name, scope.config.max_in_flight, scope.config.max_queue)
         self.workers = Workforce(scope, means.templates, means.cache_dir, self._on_death, self._on_demoted)
         self._means = means
         self._store = means.store
@@ -286,7 +286,7 @@ class ScopeKeeper:
         """Takes a new configuration; replaces the worker when it cannot take it running."""
         old = self.scope.config
         self._store.update_scope(self.scope.name, config)
-        self.gate.resize(config.max_in_flight, config.max_queue)
+        self.scheduler.resize(config.max_in_flight, config.max_queue)
         if (old.intra_op_threads, old.inter_op_threads, old.max_in_flight) != (
             config.intra_op_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import ModelhostError
+from ..errors import ModelhostError, Reason
+from ..scheduling.lines import Waiting
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
 from ..workers.calls import Answer, ManyRun
 from .checks import check_inputs, choose_outputs, choose_signature
 from .keeper import ScopeKeeper
-from .prediction import Prediction, named_outputs, not_there
+from .prediction import Prediction, named_outputs
+from .running import as_input_error, not_there
 
 # What became of one target.
 Outcome = Prediction | ModelhostError
@@ -53,11 +54,113 @@ class _Run:
         return Prediction(self.version.number, named_outputs(self.spec, self.wanted, answer))
 
 
+class _Share(Waiting):
+    """What one lane runs of all that was asked for."""
+
+    __slots__ = ("_entered", "_future", "_keeper", "_runs", "_tensors", "outcomes")
+
+    def __init__(
+        self, keeper: ScopeKeeper, runs: Mapping[int, _Run], tensors: Sequence[RawTensor], caller: str
+    ) -> None:
+        super().__init__(_SHARES, caller, 0)
+        self._keeper = keeper
+        self._runs = runs
+        self._tensors = tensors
+        self._entered = 0
+        # By the place of the target.
+        self.outcomes: dict[int, Outcome] = {}
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Runs all of it. What runs already goes on when the caller leaves."""
+        try:
+            self._keeper.scheduler.submit(self)
+        except ModelhostError as error:
+            self.refuse(error)
+        try:
+            await self._future
+        except asyncio.CancelledError:
+            if self._keeper.scheduler.withdraw(self):
+                self.refuse(ModelhostError(Reason.CANCELLED, "the caller has left"))
+            raise
+
+    def refuse(self, error: Exception) -> None:
+        """See Waiting."""
+        assert isinstance(error, ModelhostError)
+        self._finish(self._runs, [error] * len(self._runs))
+
+    def send(self) -> None:
+        """Sends it to a worker."""
+        self._entered = time.monotonic_ns()
+        # The worker that has the first of them: one that does not have all is about to have them, or to be replaced.
+        worker = self._keeper.workers.pick(next(iter(self._runs.values())).version.key)
+        there = {p: r for p, r in self._runs.items() if worker is not None and r.version.key in worker.loaded}
+        missing = {p: r for p, r in self._runs.items() if p not in there}
+        self._finish_some(missing, [not_there(run.version) for run in missing.values()])
+
+        def on_answers(answers: Sequence[Answer]) -> None:
+            self._keeper.scheduler.leave()
+            self._finish(there, answers)
+
+        if worker is None or not there:
+            on_answers(())
+            return
+        try:
+            worker.link.predict_many([run.run for run in there.values()], self._tensors, on_answers)
+        except (ModelhostError, OSError) as error:
+            # Nothing was sent, so no answer will come.
+            on_answers([as_input_error(error)] * len(there))
+
+    def _finish(self, runs: Mapping[int, _Run], answers: Sequence[Answer]) -> None:
+        self._finish_some(runs, answers)
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def _finish_some(self, runs: Mapping[int, _Run], answers: Sequence[Answer]) -> None:
+        now = time.monotonic_ns()
+        run_ns = (now - self._entered) // max(1, len(runs)) if self._entered else 0
+        queue_ns = max(0, self._entered - int(self.since * 1e9)) if self.since else 0
+        for (place, run), answer in zip(runs.items(), answers, strict=True):
+            self.outcomes[place] = run.finish(answer, queue_ns, run_ns)
+
+
+class _Shares:
+    """Runs shares; to the scheduler they are one more model, whose predictions never run together."""
+
+    key = 0
+    max_delay = 0.0
+    max_queue = 0
+    queue_timeout = 0.0
+    max_rows = 1
+
+    def group(self, waiting: Waiting) -> Hashable:
+        """See Runner."""
+        return None
+
+    def choose(self, waiting: int) -> int:
+        """See Runner."""
+        return 1
+
+    def is_full(self, waiting: int, rows: int) -> bool:
+        """See Runner."""
+        return True
+
+    def start(self, batch: Sequence[Waiting]) -> None:
+        """See Runner."""
+        for share in batch:
+            assert isinstance(share, _Share)
+            share.send()
+
+
+_SHARES = _Shares()
+
+
 async def predict_many(
     keeper: ScopeKeeper,
     acquired: Sequence[tuple[Version, str] | ModelhostError],
     inputs: Mapping[str, RawTensor],
     output_filter: Sequence[str],
+    caller: str = "",
 ) -> list[Outcome]:
     """Runs several versions, each with a signature, on the same inputs.
 
@@ -67,6 +170,7 @@ async def predict_many(
             is none.
         inputs: by name.
         output_filter: names of the outputs wanted; all when empty.
+        caller: callers take turns.
 
     Returns:
         What became of each, in order.
@@ -91,58 +195,14 @@ async def predict_many(
         version.statistics.last_used = time.time()
         places = [(i, names.index(spec.inputs[i].name)) for i, _ in chosen]
         targets[place] = _Run(version, spec, wanted, ManyRun(version.key, position, wanted, places))
-    lanes = max(1, min(keeper.gate.max_in_flight, len(targets)))
+    lanes = max(1, min(keeper.scheduler.max_in_flight, len(targets)))
     # Every lane its share, in turn, so that models of different cost mix.
-    shares = deque(dict(list(targets.items())[lane::lanes]) for lane in range(lanes))
-    answered = []
-    asked = time.monotonic_ns()
-    try:
-        while shares:
-            await keeper.gate.enter()
-            answered.append(_send(keeper, shares.popleft(), list(inputs.values()), time.monotonic_ns() - asked))
-    except ModelhostError as error:
-        for place, run in _all(shares):
-            outcomes[place] = run.finish(error, 0, 0)
-    except asyncio.CancelledError:
-        for _, run in _all(shares):
-            run.version.release()
-        raise
-    for future in answered:
-        for place, outcome in (await future).items():
+    shares = [
+        _Share(keeper, dict(list(targets.items())[lane::lanes]), list(inputs.values()), caller)
+        for lane in range(lanes if targets else 0)
+    ]
+    await asyncio.gather(*(share.run() for share in shares))
+    for share in shares:
+        for place, outcome in share.outcomes.items():
             outcomes[place] = outcome
     return [outcome for outcome in outcomes if outcome is not None]
-
-
-def _all(shares: Iterable[Mapping[int, _Run]]) -> list[tuple[int, _Run]]:
-    return [item for share in shares for item in share.items()]
-
-
-def _send(
-    keeper: ScopeKeeper, share: Mapping[int, _Run], tensors: Sequence[RawTensor], queue_ns: int
-) -> asyncio.Future[dict[int, Outcome]]:
-    """Sends a lane's share, for which the gate was entered. Handles and the place in the gate are given back when the
-    worker answers, even if the caller has left by then.
-    """
-    entered = time.monotonic_ns()
-    future: asyncio.Future[dict[int, Outcome]] = asyncio.get_running_loop().create_future()
-    worker = keeper.worker
-    there = {p: r for p, r in share.items() if worker is not None and r.version.key in worker.loaded}
-    outcomes = {p: r.finish(not_there(r.version), 0, 0) for p, r in share.items() if p not in there}
-
-    def on_answers(answers: Sequence[Answer]) -> None:
-        keeper.gate.leave()
-        each = (time.monotonic_ns() - entered) // max(1, len(there))
-        for (place, run), answer in zip(there.items(), answers, strict=True):
-            outcomes[place] = run.finish(answer, queue_ns, each)
-        if not future.done():
-            future.set_result(outcomes)
-
-    if worker is None or not there:
-        on_answers(())
-        return future
-    try:
-        worker.link.predict_many([run.run for run in there.values()], tensors, on_answers)
-    except ModelhostError as error:
-        # Nothing was sent, so no answer will come.
-        on_answers([error] * len(there))
-    return future

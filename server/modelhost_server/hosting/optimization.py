@@ -122,7 +122,9 @@ class Optimizer:
         yield Stage("LOADING", 0.9)
         load = LoadRequest(
             original.scope, original.model, request.new_version, str(target),
-            LoadOptions(tags=original.options.tags, tolerance=original.options.tolerance),
+            LoadOptions(
+                tags=original.options.tags, tolerance=original.options.tolerance, batching=original.options.batching
+            ),
             labels=request.new_labels, keep_older=True, request_id=request.request_id,
             derived_from=original.number, derivation=request.derivation,
         )  # fmt: skip

@@ -77,4 +77,5 @@ def _loaded(reply: dict[str, Any]) -> Loaded:
         variable_bytes=reply["variable_bytes"],
         load_ns=reply["load_ns"],
         warmup=(warmup["success_count"], warmup["failure_count"], warmup["first_error"]),
+        is_pure=reply["is_pure"],
     )

@@ -58,6 +58,11 @@ class Workforce:
         self._last_death = float("-inf")
         self._starting = asyncio.Lock()
 
+    def pick(self, key: int) -> Worker | None:
+        """The worker that serves the version with this key; None when there is none at the moment."""
+        worker = self.current
+        return worker if worker is not None and key in worker.loaded else None
+
     async def ensure(self, blame: Blame, with_tensorflow: bool) -> Worker:
         """The worker that serves; started if there is none.
 

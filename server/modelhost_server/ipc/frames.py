@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
-from ..tensors import STRING, LentMemory, RawTensor, element_count
+from ..tensors import STRING, FileRange, Joined, LeasedBytes, LentMemory, RawTensor, element_count
 from .arena import LARGE_BYTES, Arena
 
 
@@ -77,25 +77,28 @@ class TensorWriter:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._heads: list[bytes] = []
-        self._inline: list[bytes | memoryview] = []
+        self._inline: list[Any] = []
         self.count = 0
         self.offsets: list[int] = []
 
-    def put(self, index: int, dtype: int, shape: Sequence[int], data: bytes | memoryview | Sequence[bytes]) -> None:
-        """Adds a tensor; what goes into the arena is copied at once."""
+    def put(self, index: int, dtype: int, shape: Sequence[int], data: Any) -> None:
+        """Adds a tensor, `data` as in RawTensor; what goes into the arena is copied at once.
+
+        Raises:
+            OSError: a FileRange that is no longer there.
+        """
         if dtype == STRING:
-            content: bytes | memoryview = _pack_strings(data)  # type: ignore[arg-type]
-        else:
-            content = data  # type: ignore[assignment]
-        size, place = len(content), _INLINE
+            data = _pack_strings(data)
+        parts = data.parts if isinstance(data, Joined) else (data,)
+        size, place = len(data), _INLINE
         if size >= LARGE_BYTES:
             offset = self._arena.allocate(size)
             if offset is not None:
-                self._arena.view(offset, size)[:] = content
                 self.offsets.append(offset)
+                _fill(self._arena.view(offset, size), parts)
                 place = offset
         if place == _INLINE:
-            self._inline.append(content)
+            self._inline.extend(_in_memory(part) if isinstance(part, FileRange) else part for part in parts)
         rank = len(shape)
         self._heads.append(_TENSOR.pack(index, dtype, rank, size, place) + _dims(rank).pack(*shape))
         self.count += 1
@@ -109,6 +112,23 @@ class TensorWriter:
         for offset in self.offsets:
             self._arena.free(offset)
         self.offsets.clear()
+
+
+def _fill(room: memoryview, parts: Sequence[Any]) -> None:
+    start = 0
+    for part in parts:
+        end = start + len(part)
+        if isinstance(part, FileRange):
+            part.read_into(room[start:end])
+        else:
+            room[start:end] = part
+        start = end
+
+
+def _in_memory(part: FileRange) -> bytearray:
+    content = bytearray(len(part))
+    part.read_into(memoryview(content))
+    return content
 
 
 def _pack_strings(values: Sequence[bytes]) -> bytes:
@@ -127,7 +147,7 @@ def _unpack_strings(content: memoryview, count: int) -> list[bytes]:
 
 
 # Makes the memory of a range of the arena into what the reader wants to have of it.
-Borrow = Callable[[int, memoryview], "LentMemory | memoryview"]
+Borrow = Callable[[int, memoryview], LentMemory | LeasedBytes]
 
 
 def read_tensors(body: memoryview, start: int, count: int, arena: Arena, borrow: Borrow) -> list[tuple[int, RawTensor]]:

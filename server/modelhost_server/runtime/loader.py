@@ -128,6 +128,7 @@ def _report(model: LoadedModel, warmup: Warmup, grown: dict[str, int], nanosecon
         "anonymous_bytes": grown["anonymous"],
         "load_ns": nanoseconds,
         "warmup": asdict(warmup),
+        "is_pure": model.is_pure,
     }
 
 

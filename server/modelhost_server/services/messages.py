@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from modelhost.v1 import model_pb2, scope_pb2
 
+from ..hosting.batching import Batching
 from ..hosting.keeper import ScopeKeeper
+from ..hosting.running import SignatureRunner
 from ..hosting.tuning import explanation
 from ..store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
+from .batching import batching_message
 from .failures import error_message
 from .tensors import spec_message
 
@@ -47,6 +52,7 @@ def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> mo
             evictable=version.options.evictable,
             tolerance=version.options.tolerance,
             require_warmup=version.options.require_warmup,
+            batching=batching_message(version.options.batching),
         ),
         statistics=_statistics_message(version),
         progress=progress_message(version.progress) if version.state.name == "LOADING" else None,
@@ -58,7 +64,7 @@ def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> mo
     if version.available_since:
         message.available_time.FromNanoseconds(int(version.available_since * 1e9))
     if version.loaded is not None:
-        _fill_loaded(message, version.loaded, view)
+        _fill_loaded(message, version, version.loaded, view)
         message.memory.shared_bytes = version.shared_bytes
         message.engine.explanation = explanation(version.candidates)
         message.engine.tuning = model_pb2.TuningState.Value(f"TUNING_STATE_{version.tuning.name}")
@@ -80,7 +86,9 @@ def _candidate_message(candidate: Candidate) -> model_pb2.EngineCandidate:
     )
 
 
-def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.ModelView.ValueType) -> None:
+def _fill_loaded(
+    message: model_pb2.Version, version: Version, loaded: Loaded, view: model_pb2.ModelView.ValueType
+) -> None:
     message.engine.engine = ENGINES[loaded.engine]
     message.engine.loader = loaded.loader
     message.memory.private_bytes = loaded.private_bytes
@@ -89,6 +97,7 @@ def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.Mod
     message.warmup.success_count, message.warmup.failure_count = succeeded, failed
     message.warmup.first_error = first_error
     if view in (FULL, VARIABLES):
+        message.batching.extend(_batching_messages(version, loaded))
         for spec in loaded.signatures:
             message.signatures.add(
                 name=spec.name,
@@ -102,6 +111,21 @@ def _fill_loaded(message: model_pb2.Version, loaded: Loaded, view: model_pb2.Mod
                 name=variable.name, dtype=variable.dtype,
                 shape=variable.shape, byte_size=variable.nbytes
             )  # fmt: skip
+
+
+def _batching_messages(version: Version, loaded: Loaded) -> Iterator[model_pb2.SignatureBatching]:
+    for position, spec in enumerate(loaded.signatures):
+        runner: SignatureRunner | None = loaded.runners.get(position)
+        # One that was not asked yet says what it is going to do.
+        batching = runner.batching if runner else Batching(version.options, spec, loaded.is_pure)
+        yield model_pb2.SignatureBatching(
+            signature=spec.name,
+            state=model_pb2.BatchingState.Value(f"BATCHING_STATE_{batching.state.name}"),
+            explanation=batching.explanation,
+            max_batch_size=batching.max_batch_size,
+            batch_count=batching.batch_count,
+            prediction_count=batching.prediction_count,
+        )
 
 
 def _statistics_message(version: Version) -> model_pb2.VersionStatistics:
@@ -160,9 +184,9 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
             pss_bytes=memory["pss"], private_bytes=memory["private"], limit_bytes=scope.config.memory_limit_bytes
         ),
         statistics=scope_pb2.ScopeStatistics(
-            in_flight=keeper.gate.in_flight,
-            queued=keeper.gate.queued,
-            rejected_count=keeper.gate.rejected_count,
+            in_flight=keeper.scheduler.in_flight,
+            queued=keeper.scheduler.queued,
+            rejected_count=keeper.scheduler.rejected_count,
             worker_restarts=keeper.workers.restarts,
         ),
     )

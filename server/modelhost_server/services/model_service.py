@@ -11,6 +11,7 @@ from ..hosting.host import Host
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version
+from .batching import batching_options
 from .call import Call
 from .messages import BASIC, ENGINES, FULL, model_message, version_message
 from .model_streams import load_many, watch
@@ -110,6 +111,7 @@ def load_request(message: pb.LoadModelRequest) -> LoadRequest:
             evictable=options.evictable,
             tolerance=options.tolerance or _DEFAULTS.tolerance,
             require_warmup=options.require_warmup,
+            batching=batching_options(options.batching),
         ),
         labels=tuple(message.labels),
         keep_older=message.keep_older,

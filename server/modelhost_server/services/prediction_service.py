@@ -42,7 +42,8 @@ class PredictionService:
         version, label = _choice(request)
         prediction = await self._host.predict(
             request.scope, request.model, version, label, request.signature,
-            raw_inputs(request.inputs), request.output_filter, call.deadline,
+            raw_inputs(request.inputs), request.output_filter,
+            deadline=call.deadline, caller=call.caller, priority=request.priority,
         )  # fmt: skip
         return _response(prediction)
 
@@ -56,7 +57,7 @@ class PredictionService:
             )
         targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
         outcomes = await self._host.predict_many(
-            request.scope, targets, raw_inputs(request.inputs), request.output_filter
+            request.scope, targets, raw_inputs(request.inputs), request.output_filter, call.caller
         )
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 

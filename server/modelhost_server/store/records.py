@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from ..errors import ModelhostError
 from ..tensors import SignatureSpec, VariableSpec
@@ -31,6 +32,21 @@ class ScopeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchingOptions:
+    """How predictions of a version run together, as in `modelhost.v1.BatchingOptions`; `mode` is "", "ON" or "OFF",
+    durations are seconds.
+    """
+
+    mode: str = ""
+    max_batch_size: int = 0
+    max_delay: float = 0.0
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length: bool = False
+    max_queue: int = 0
+    queue_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How a version is to be loaded."""
 
@@ -41,6 +57,7 @@ class LoadOptions:
     evictable: bool = False
     tolerance: float = 1e-4
     require_warmup: bool = False
+    batching: BatchingOptions = BatchingOptions()
 
 
 class Tuning(Enum):
@@ -111,6 +128,10 @@ class Loaded:
     variable_bytes: int
     load_ns: int
     warmup: tuple[int, int, str]
+    # Whether runs leave no trace in the model.
+    is_pure: bool = False
+    # What runs each signature, by its position: made when it is first asked for, gone when the version is loaded anew.
+    runners: dict[int, Any] = field(default_factory=dict, compare=False)
 
     def signature(self, name: str) -> tuple[int, SignatureSpec] | None:
         """Position and spec of a signature; None when there is none of this name."""

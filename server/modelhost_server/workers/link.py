@@ -6,14 +6,15 @@ import asyncio
 import logging
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import ModelhostError, Reason
 from ..ipc import frames
 from ..ipc.arena import Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
-from ..tensors import RawTensor
+from ..tensors import Lease, LeasedBytes, RawTensor
 from .calls import Answer, Control, Many, ManyRun, OnAnswer, OnAnswers, OnProgress, Predict, fail
 
 logger = logging.getLogger(__name__)
@@ -50,13 +51,15 @@ class WorkerLink(asyncio.Protocol):
         inputs: Sequence[tuple[int, RawTensor]],
         on_answer: OnAnswer,
     ) -> None:
-        """Sends a prediction; `on_answer` is called exactly once, with its outputs or its error."""
+        """Sends a prediction; `on_answer` is called exactly once, with its outputs or its error.
+
+        Raises:
+            OSError: an input in a file cannot be read; nothing is sent.
+        """
         if self._lost is not None:
             on_answer(self._lost)
             return
-        writer = TensorWriter(self._inputs)
-        for position, tensor in inputs:
-            writer.put(position, tensor.dtype, tensor.shape, tensor.data)  # type: ignore[arg-type]
+        writer = self._written(inputs)
         call = self._next_call
         self._next_call = call + 1
         self._calls[call] = Predict(key, on_answer, writer.offsets)
@@ -67,13 +70,21 @@ class WorkerLink(asyncio.Protocol):
         if self._lost is not None:
             on_answers([self._lost] * len(runs))
             return
-        writer = TensorWriter(self._inputs)
-        for index, tensor in enumerate(tensors):
-            writer.put(index, tensor.dtype, tensor.shape, tensor.data)  # type: ignore[arg-type]
+        writer = self._written(enumerate(tensors))
         call = self._next_call
         self._next_call = call + 1
         self._calls[call] = Many(runs, on_answers, writer.offsets)
         self._send(frames.many_frame(Kind.PREDICT_MANY, call, {"runs": runs}, writer))
+
+    def _written(self, tensors: Iterable[tuple[int, RawTensor]]) -> TensorWriter:
+        writer = TensorWriter(self._inputs)
+        try:
+            for index, tensor in tensors:
+                writer.put(index, tensor.dtype, tensor.shape, tensor.data)
+        except OSError:
+            writer.free()
+            raise
+        return writer
 
     async def control(
         self, kind: Kind, request: dict[str, Any], on_progress: OnProgress | None = None
@@ -192,7 +203,7 @@ class WorkerLink(asyncio.Protocol):
         if not isinstance(predict, Predict):
             raise ValueError("an answer to no call")
         count, held, start = frames.read_result(body)
-        outputs = frames.read_tensors(body, start, count, self._outputs, self._copy_out)
+        outputs = frames.read_tensors(body, start, count, self._outputs, self._lease)
         self._finish(call, predict, held)
         predict.on_answer([tensor for _, tensor in outputs])
 
@@ -201,7 +212,7 @@ class WorkerLink(asyncio.Protocol):
         if not isinstance(many, Many):
             raise ValueError("an answer to no call")
         head, start = frames.read_many(body)
-        tensors = iter(frames.read_tensors(body, start, head["tensors"], self._outputs, self._copy_out))
+        tensors = iter(frames.read_tensors(body, start, head["tensors"], self._outputs, self._lease))
         answers: list[Answer] = [
             [next(tensors)[1] for _ in range(answer)] if isinstance(answer, int) else ModelhostError.from_json(answer)
             for answer in head["answers"]
@@ -211,10 +222,13 @@ class WorkerLink(asyncio.Protocol):
         self._finish(call, many, head["held"])
         many.on_answers(answers)
 
-    def _copy_out(self, offset: int, view: memoryview) -> memoryview:
+    def _lease(self, offset: int, view: memoryview) -> LeasedBytes:
+        return LeasedBytes(view, Lease(partial(self._release, offset)))
+
+    def _release(self, offset: int) -> None:
         self._released.append(offset)
-        self._schedule_flush()
-        return memoryview(bytes(view))
+        if self._lost is None:
+            self._schedule_flush()
 
     def _reply(self, kind: int, call: int, reply: dict[str, Any]) -> None:
         waiting = self._calls.get(call)

@@ -1,0 +1,83 @@
+"""Learns how many predictions of a signature to run together, from how long batches take."""
+
+from __future__ import annotations
+
+# A larger batch must gain this much for each prediction: answers of a batch come together, so that some come later.
+_WORTH = 0.95
+# As little as this is lost by a smaller one.
+_NO_LOSS = 1.02
+# Executions of one size before it is judged; of a new one, the first prepares things and does not count.
+_ENOUGH = 4
+# Full batches after which a larger size that did not pay is tried again: the machine may be less busy then.
+_TRY_AGAIN = 1000
+_SMOOTHING = 0.2
+
+
+class _Size:
+    """What is known of batches of one size: nanoseconds that an execution takes, smoothed."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = -1
+        self.ns = 0.0
+
+    def note(self, ns: int) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.ns = ns
+        elif self.count > 1:
+            self.ns += _SMOOTHING * (ns - self.ns)
+
+
+class BatchSize:
+    """The number of predictions in a batch that answers most in a given time: a power of two up to `most`.
+
+    It is doubled for as long as that pays, and halved when that loses nothing.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = 1
+        self._sizes: dict[int, _Size] = {}
+        # Full batches until the next larger size is tried.
+        self._patience = 0
+
+    @property
+    def goal(self) -> int:
+        """The size that a batch should have now: the best one so far, or the next larger one, to try it."""
+        larger = 2 * self.size
+        return self.size if self._patience or larger > self._most else larger
+
+    def choose(self, waiting: int) -> int:
+        """How many of those that wait to run together: a power of two, for engines prepare for each size anew."""
+        goal = self.goal
+        return goal if waiting >= goal else 1 << (waiting.bit_length() - 1)
+
+    def limit(self, most: int) -> None:
+        """Tries no larger ones than this."""
+        self._most = min(self._most, max(1, most))
+
+    def note(self, count: int, ns: int) -> None:
+        """Notes that a batch of so many predictions took so long."""
+        if count & (count - 1):
+            return
+        self._sizes.setdefault(count, _Size()).note(ns)
+        if count == self.size and self._patience:
+            self._patience -= 1
+        if count >= self.size:
+            self._judge()
+
+    def _judge(self) -> None:
+        here, larger, smaller = (self._sizes.get(n) for n in (self.size, 2 * self.size, self.size // 2))
+        if here is None or here.count < _ENOUGH:
+            return
+        if not self._patience and larger is not None and larger.count >= _ENOUGH:
+            if larger.ns <= 2 * here.ns * _WORTH:
+                self.size *= 2
+            else:
+                self._patience = _TRY_AGAIN
+                larger.count = -1
+        elif smaller is not None and smaller.count >= _ENOUGH and 2 * smaller.ns <= here.ns * _NO_LOSS:
+            self.size //= 2
+            self._patience = _TRY_AGAIN
