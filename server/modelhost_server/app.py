@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
 # gRPC cancels calls that have arrived and not begun when it is stopped; in this time they are told UNAVAILABLE instead.
-_REFUSE_SECONDS = 0.2
+_REFUSE_SECONDS = 0.5
 _MIN_PING_MILLISECONDS = 10_000
 
 

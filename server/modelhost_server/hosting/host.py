@@ -28,7 +28,7 @@ from .converting import Converting
 from .digests import Digests
 from .keeper import Means, ScopeKeeper
 from .many import Outcome, Target, predict_many
-from .prediction import Prediction, predict
+from .prediction import Begun, begin
 from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
@@ -272,7 +272,7 @@ class Host:
 
     # Predictions
 
-    async def predict(
+    def begin_prediction(
         self,
         scope: str,
         model: str,
@@ -285,15 +285,15 @@ class Host:
         deadline: float | None = None,
         caller: str = "",
         priority: int = 0,
-    ) -> Prediction:
-        """Runs a signature of a version.
+    ) -> Begun:
+        """Begins to run a signature of a version.
 
         Raises:
-            ModelhostError: SERVER_DRAINING, and what `Store.acquire` and `prediction.predict` raise.
+            ModelhostError: SERVER_DRAINING, and what `Store.acquire` and `prediction.begin` raise.
         """
         self.check_accepting()
         acquired = self.store.acquire(scope, model, version, label)
-        return await predict(
+        return begin(
             self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
             deadline=deadline, caller=caller, priority=priority,
         )  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..errors import ModelhostError
+from ..scheduling.scheduler import Scheduler
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
 from .checks import check_inputs, choose_outputs, choose_signature
@@ -20,7 +23,53 @@ class Prediction(NamedTuple):
     outputs: dict[str, RawTensor]
 
 
-async def predict(
+class Begun:
+    """A prediction that has begun."""
+
+    __slots__ = ("_running", "_scheduler", "_spec", "_wanted")
+
+    def __init__(self, running: Running, scheduler: Scheduler, spec: SignatureSpec, wanted: Sequence[int]) -> None:
+        self._running = running
+        self._scheduler = scheduler
+        self._spec = spec
+        self._wanted = wanted
+
+    async def result(self) -> Prediction:
+        """What comes of it. A caller that is cancelled meanwhile has cancelled the prediction.
+
+        Raises:
+            ModelhostError: QUEUE_FULL, WORKER_UNAVAILABLE, WORKER_DIED, and what the model itself fails with.
+        """
+        try:
+            outputs = await self._running.future
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return self._prediction(outputs)
+
+    def when_done(self, tell: Callable[[Prediction | ModelhostError], None]) -> None:
+        """Tells what came of it, unless it is cancelled."""
+
+        def done(future: asyncio.Future[Sequence[RawTensor]]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            tell(error if isinstance(error, ModelhostError) else self._prediction(future.result()))
+
+        self._running.future.add_done_callback(done)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any longer: it is not run, unless it is running already."""
+        self._running.future.cancel()
+        # What runs gives the handle back when it ends.
+        if self._scheduler.withdraw(self._running):
+            self._running.runner.version.release()
+
+    def _prediction(self, outputs: Sequence[RawTensor]) -> Prediction:
+        return Prediction(self._running.runner.version.number, named_outputs(self._spec, self._wanted, outputs))
+
+
+def begin(
     keeper: ScopeKeeper,
     version: Version,
     signature: str,
@@ -30,8 +79,8 @@ async def predict(
     deadline: float | None = None,
     caller: str = "",
     priority: int = 0,
-) -> Prediction:
-    """Runs a signature of a version that the caller acquired; the handle is given back here.
+) -> Begun:
+    """Begins to run a signature of a version that the caller acquired; the handle is given back here.
 
     Args:
         keeper: of the version's scope.
@@ -44,28 +93,19 @@ async def predict(
         priority: higher ones come first.
 
     Raises:
-        ModelhostError: what `checks` raises; QUEUE_FULL, WORKER_UNAVAILABLE, WORKER_DIED, VERSION_LOADING, and
-            what the model itself fails with.
+        ModelhostError: what `checks` raises, and QUEUE_FULL.
     """
-    scheduler = keeper.scheduler
     try:
         position, spec = choose_signature(version, signature)
         chosen = check_inputs(spec, inputs)
         wanted = choose_outputs(spec, output_filter)
         version.statistics.last_used = time.time()
         running = Running(runner_of(keeper, version, position), chosen, wanted, deadline, caller, priority)
-        scheduler.submit(running)
+        keeper.scheduler.submit(running)
     except BaseException:
         version.release()
         raise
-    try:
-        outputs = await running.future
-    except BaseException:
-        # The caller has left. What runs already gives the handle back when it ends.
-        if scheduler.withdraw(running):
-            version.release()
-        raise
-    return Prediction(version.number, named_outputs(spec, wanted, outputs))
+    return Begun(running, keeper.scheduler, spec, wanted)
 
 
 def runner_of(keeper: ScopeKeeper, version: Version, position: int) -> SignatureRunner:

@@ -195,6 +195,11 @@ def read_predict(body: memoryview) -> tuple[int, int, Sequence[int], int, int]:
     return key, signature, outputs, input_count, _PREDICT.size + 2 * output_count
 
 
+def predicted_key(body: memoryview) -> int:
+    """The version that a PREDICT frame is for."""
+    return int.from_bytes(body[:4], "little")
+
+
 def result_frame(call: int, tensors: TensorWriter, held: Sequence[int]) -> list[Any]:
     """A RESULT frame; `held` are the ranges of the inputs that the engine still uses."""
     return frame(

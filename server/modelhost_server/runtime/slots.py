@@ -6,14 +6,19 @@ import threading
 
 from ..engines.base import LoadedModel
 
+_SMOOTHING = 0.2
+_QUICK_SECONDS = 0.0001
+
 
 class Use:
     """A model, and the count of the runs that use it. It is closed when it is retired and nothing runs."""
 
-    __slots__ = ("_count", "_lock", "_retired", "model")
+    __slots__ = ("_count", "_lock", "_retired", "model", "seconds")
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
+        # That a run takes, smoothed.
+        self.seconds = 1.0
         self._count = 0
         self._retired = False
         self._lock = threading.Lock()
@@ -33,6 +38,10 @@ class Use:
             last = self._retired and self._count == 0
         if last:
             self.model.close()
+
+    def note(self, seconds: float) -> None:
+        """Notes how long a run took."""
+        self.seconds += _SMOOTHING * (seconds - self.seconds)
 
     def retire(self) -> None:
         """Takes no more runs; closes the model now or after the last one."""
@@ -54,6 +63,11 @@ class Slots:
         while not (use := self._uses[key]).begin():
             pass
         return use
+
+    def is_quick(self, key: int) -> bool:
+        """Whether a run of a model is likely to take less time than it takes to wake up a thread."""
+        use = self._uses.get(key)
+        return use is not None and use.seconds < _QUICK_SECONDS
 
     def put(self, key: int, model: LoadedModel) -> None:
         """Puts a model into a slot, in the place of the one that is there."""

@@ -1,8 +1,7 @@
 """The worker process: runs the models of one scope, on request of the server.
 
-Lanes (threads) take turns at reading the socket: the lane that read a call runs it and answers it itself, while the
-next one reads. No call waits for a hand-over between threads. Loads have threads of their own, at a lower priority,
-so that they slow down nobody's predictions.
+Predictions are run by the lanes (see `lanes`). Loads have threads of their own, at a lower priority, so that they slow
+down nobody's predictions.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from ..ipc.arena import LARGE_BYTES, Arena
 from ..ipc.frames import Kind, TensorWriter
 from ..memory import give_back, measure
 from ..tensors import LentMemory
+from .lanes import Lanes
 from .loader import Job, Loader
 from .reader import FrameReader
 from .slots import Slots
@@ -76,7 +76,6 @@ class Worker:
     def __init__(self, sock: socket.socket, inputs: Arena, outputs: Arena, config: dict[str, Any]) -> None:
         self._sock = sock
         self._reader = FrameReader(sock)
-        self._read_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._inputs = inputs
         self._outputs = outputs
@@ -98,10 +97,8 @@ class Worker:
         for engine in engines:
             self._prepare(engine)
         # One lane more than may run at once, so that somebody always reads.
-        for i in range(self._options.lanes):
-            threading.Thread(target=self._lane, name=f"lane-{i}", daemon=True).start()
         threading.Thread(target=self._give_back_when_idle, name="idle", daemon=True).start()
-        self._lane()
+        Lanes(self._reader, self._handle, self._is_short).run(self._options.lanes + 1)
 
     def _give_back_when_idle(self) -> None:
         """Returns what large batches left, once nobody asks for more: until then the next one takes it over."""
@@ -125,19 +122,8 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread), everywhere)
 
-    def _lane(self) -> None:
-        try:
-            while True:
-                with self._read_lock:
-                    frame = self._reader.read()
-                if frame is None:
-                    break
-                self._handle(*frame)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(70)
-        # The server has gone: nothing is worth finishing.
-        os._exit(0)
+    def _is_short(self, kind: int, body: memoryview) -> bool:
+        return kind == Kind.RELEASE or (kind == Kind.PREDICT and self._slots.is_quick(frames.predicted_key(body)))
 
     def _handle(self, kind: int, call: int, body: memoryview) -> None:
         if kind == Kind.PREDICT:
@@ -219,8 +205,10 @@ class Worker:
     def _run(self, key: int, signature: int, inputs: Any, outputs: Sequence[int], sink: _Outputs) -> None:
         self._runs += 1
         use = self._slots.acquire(key)
+        started = time.monotonic()
         try:
             use.model.run(signature, inputs, outputs, sink)
+            use.note(time.monotonic() - started)
         except EngineFailure as failure:
             # No other engine stands behind this one.
             raise ModelhostError(Reason.MODEL_EXECUTION_FAILED, f"the model failed: {failure}") from None

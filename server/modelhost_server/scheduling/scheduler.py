@@ -13,6 +13,7 @@ from .lines import Lines, Waiting
 
 # What a caller who was refused is told to wait before the next try.
 _RETRY_SECONDS = 0.1
+_ABSENT = object()
 
 
 class Scheduler:
@@ -25,6 +26,8 @@ class Scheduler:
         self.in_flight = 0
         self.rejected_count = 0
         self._lines = Lines()
+        # In this turn of the event loop.
+        self._arrived: dict[Waiting, None] = {}
         # All that each caller has waiting, oldest first.
         self._by_caller: dict[str, dict[Waiting, None]] = {}
         self._by_version: Counter[int] = Counter()
@@ -34,29 +37,39 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """Predictions that wait."""
-        return len(self._lines)
+        return len(self._lines) + len(self._arrived)
 
     def submit(self, waiting: Waiting) -> None:
-        """Runs a prediction, at once when nothing is before it.
+        """Runs a prediction, when nothing is before it together with what else arrives in this turn of the event loop.
 
         Raises:
             ModelhostError: QUEUE_FULL, at once.
         """
-        runner = waiting.runner
-        if self.in_flight < self.max_in_flight and not self._lines and not runner.max_delay:
-            self.in_flight += 1
-            runner.start((waiting,))
-            return
-        self._make_room(waiting)
-        loop = asyncio.get_running_loop()
-        waiting.since = loop.time()
-        self._lines.add(waiting)
-        self._by_caller.setdefault(waiting.caller, {})[waiting] = None
-        self._by_version[runner.key] += 1
+        runner, loop = waiting.runner, asyncio.get_running_loop()
+        free = max(0, self.max_in_flight - self.in_flight)
+        if self.queued - free >= self.max_queue or runner.max_queue:
+            self._make_room(waiting, free)
         if runner.queue_timeout:
             loop.call_later(runner.queue_timeout, self._time_out, waiting)
-        if self.in_flight < self.max_in_flight:
-            self._dispatch()
+        self._arrived[waiting] = None
+        if len(self._arrived) == 1:
+            loop.call_soon(self._arrive)
+
+    def _arrive(self) -> None:
+        arrived, self._arrived = self._arrived, {}
+        if len(arrived) == 1 and not self._lines and self.in_flight < self.max_in_flight:
+            (waiting,) = arrived
+            if not waiting.runner.max_delay:
+                self.in_flight += 1
+                waiting.runner.start((waiting,))
+                return
+        now = asyncio.get_running_loop().time()
+        for waiting in arrived:
+            waiting.since = now
+            self._lines.add(waiting)
+            self._by_caller.setdefault(waiting.caller, {})[waiting] = None
+            self._by_version[waiting.runner.key] += 1
+        self._dispatch()
 
     def submit_first(self, waiting: Waiting) -> None:
         """Runs a prediction again that was run before: it is not refused, and keeps the lane that it had."""
@@ -66,7 +79,7 @@ class Scheduler:
     def withdraw(self, waiting: Waiting) -> bool:
         """Takes out a prediction; False if it does not wait (any longer)."""
         if waiting.line is None:
-            return False
+            return self._arrived.pop(waiting, _ABSENT) is not _ABSENT
         self._lines.discard(waiting)
         self._uncount(waiting)
         return True
@@ -115,16 +128,18 @@ class Scheduler:
 
     # Refusing
 
-    def _make_room(self, waiting: Waiting) -> None:
+    def _make_room(self, waiting: Waiting, free: int) -> None:
         """Raises ModelhostError, QUEUE_FULL, unless there is room, or another caller takes up more than its share."""
         limit = waiting.runner.max_queue
-        if limit and self._by_version[waiting.runner.key] >= limit:
+        if limit and self._by_version[waiting.runner.key] + len(self._arrived) - free >= limit:
             self.rejected_count += 1
             raise self._full(f"{limit} predictions of this version wait already (batching.max_queue)", limit)
-        if len(self._lines) < self.max_queue:
+        if self.queued - free < self.max_queue:
             return
         self.rejected_count += 1
         full = self._full(f"{self.max_queue} predictions wait already (max_queue)", self.max_queue)
+        if not self._by_caller:
+            raise full
         most = max(self._by_caller.values(), key=len)
         newest = next(reversed(most))
         # Two more, or it would go back and forth between them.

@@ -14,20 +14,17 @@ from modelhost.v1.prediction_service_pb2 import (
     PredictResponse,
     PredictStreamRequest,
     PredictStreamResponse,
-    StreamedRequest,
-    StreamedResponse,
 )
 
 from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
 from ..hosting.many import Outcome, Target
-from ..hosting.prediction import Prediction
+from ..hosting.prediction import Begun, Prediction
 from .call import Call
-from .failures import as_modelhost_error, error_message
+from .failures import error_message
+from .prediction_stream import PredictionStream
 from .tensors import fill_outputs, raw_inputs
 
-# Predictions of one stream that may be under way; reading stops there, and so, by flow control, does the sender.
-_STREAM_IN_FLIGHT = 256
 _MAX_TARGETS = 1000
 
 
@@ -39,13 +36,15 @@ class PredictionService:
 
     async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
         """Runs one signature once."""
+        return _response(request, await self._begin(request, call).result())
+
+    def _begin(self, request: PredictRequest, call: Call) -> Begun:
         version, label = _choice(request)
-        prediction = await self._host.predict(
+        return self._host.begin_prediction(
             request.scope, request.model, version, label, request.signature,
             raw_inputs(request.inputs), request.output_filter,
             deadline=call.deadline, caller=call.caller, priority=request.priority,
         )  # fmt: skip
-        return _response(prediction)
 
     async def predict_many(self, request: PredictManyRequest, call: Call) -> PredictManyResponse:
         """Runs the same inputs through several models."""
@@ -64,66 +63,18 @@ class PredictionService:
     async def predict_stream(
         self, requests: AsyncIterator[PredictStreamRequest], call: Call
     ) -> AsyncIterator[PredictStreamResponse]:
-        """Runs many predictions over one stream; answers come as they are ready, all that are at once."""
-        loop = asyncio.get_running_loop()
-        ready: list[StreamedResponse] = []
-        something = asyncio.Event()
-        room = asyncio.Semaphore(_STREAM_IN_FLIGHT)
-        under_way: set[asyncio.Task[None]] = set()
-
-        async def answer(item: StreamedRequest) -> None:
-            answered = await self._answer(item, call)
-            ready.append(answered)
-            something.set()
-
-        async def read() -> None:
-            async for message in requests:
-                for item in message.requests:
-                    await room.acquire()
-                    task = loop.create_task(answer(item))
-                    under_way.add(task)
-                    task.add_done_callback(ended)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            under_way.discard(task)
-            something.set()
-
-        reader = loop.create_task(read())
-        reader.add_done_callback(ended)
+        """Runs many predictions over one stream; answers come as they are ready."""
+        stream = PredictionStream(self._begin, _response, call)
         # A drain ends the reading; what has been read is answered.
-        stop_listening = self._host.on_drain(reader.cancel)
+        stop_listening = self._host.on_drain(stream.end_reading)
         try:
-            while ready or under_way or not reader.done():
-                if not ready:
-                    something.clear()
-                    await something.wait()
-                    continue
-                responses, ready = ready, []
-                yield PredictStreamResponse(responses=responses)
-                # Only now, so that nothing is buffered for a reader that does not read.
-                for _ in responses:
-                    room.release()
+            async for message in stream.answers(requests):
+                yield message
+        except asyncio.CancelledError:
             self._host.check_accepting()
-            await reader
+            raise
         finally:
             stop_listening()
-            for task in (reader, *under_way):
-                task.cancel()
-
-    async def _answer(self, item: StreamedRequest, call: Call) -> StreamedResponse:
-        deadline, loop = call.deadline, asyncio.get_running_loop()
-        if item.HasField("timeout"):
-            own = loop.time() + item.timeout.ToNanoseconds() / 1e9
-            deadline = own if deadline is None else min(own, deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                response = await self.predict(item.request, Call(deadline, call.caller))
-        except TimeoutError:
-            late = ModelhostError(Reason.DEADLINE_EXCEEDED, "the prediction's timeout passed before its answer")
-            return StreamedResponse(id=item.id, error=error_message(late))
-        except Exception as error:
-            return StreamedResponse(id=item.id, error=error_message(as_modelhost_error(error)))
-        return StreamedResponse(id=item.id, response=response)
 
 
 def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:
@@ -139,7 +90,7 @@ def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:
     return version, label
 
 
-def _response(prediction: Prediction) -> PredictResponse:
+def _response(request: PredictRequest, prediction: Prediction) -> PredictResponse:
     response = PredictResponse(version=prediction.version)
     fill_outputs(response, prediction.outputs)
     return response
@@ -148,4 +99,6 @@ def _response(prediction: Prediction) -> PredictResponse:
 def _result(outcome: Outcome) -> PredictManyResult:
     if isinstance(outcome, ModelhostError):
         return PredictManyResult(error=error_message(outcome))
-    return PredictManyResult(response=_response(outcome))
+    response = PredictResponse(version=outcome.version)
+    fill_outputs(response, outcome.outputs)
+    return PredictManyResult(response=response)
