@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 from modelhost.v1.prediction_service_pb2 import (
     PredictManyRequest,
@@ -13,14 +14,14 @@ from modelhost.v1.prediction_service_pb2 import (
     PredictRequest,
     PredictResponse,
     PredictStreamRequest,
-    PredictStreamResponse,
 )
 
 from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
 from ..hosting.many import Outcome, Target
 from ..hosting.prediction import Begun, Prediction
-from .call import Call
+from . import wire
+from .call import Call, Codec
 from .failures import error_message
 from .prediction_stream import PredictionStream
 from .tensors import fill_outputs, raw_inputs
@@ -31,20 +32,28 @@ _MAX_TARGETS = 1000
 class PredictionService:
     """Runs signatures of hosted models."""
 
+    codecs: ClassVar = {
+        "Predict": Codec(wire.read_request, wire.write_response),
+        "PredictStream": Codec(None, wire.write_answers),
+    }
+
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def predict(self, request: PredictRequest, call: Call) -> PredictResponse:
+    async def predict(self, request: wire.Request, call: Call) -> wire.Response:
         """Runs one signature once."""
-        return _response(request, await self._begin(request, call).result())
+        return self._respond(request.message, await self._begin(request, call).result())
 
-    def _begin(self, request: PredictRequest, call: Call) -> Begun:
-        version, label = _choice(request)
+    def _begin(self, request: wire.Request, call: Call) -> Begun:
+        message = request.message
+        version, label = _choice(message)
         return self._host.begin_prediction(
-            request.scope, request.model, version, label, request.signature,
-            raw_inputs(request.inputs), request.output_filter,
-            deadline=call.deadline, caller=call.caller, priority=request.priority,
+            message.scope, message.model, version, label, message.signature, request.inputs, message.output_filter,
+            deadline=call.deadline, caller=call.caller, priority=message.priority,
         )  # fmt: skip
+
+    def _respond(self, message: PredictRequest, prediction: Prediction) -> wire.Response:
+        return wire.Response(prediction.version, prediction.outputs, {})
 
     async def predict_many(self, request: PredictManyRequest, call: Call) -> PredictManyResponse:
         """Runs the same inputs through several models."""
@@ -62,9 +71,9 @@ class PredictionService:
 
     async def predict_stream(
         self, requests: AsyncIterator[PredictStreamRequest], call: Call
-    ) -> AsyncIterator[PredictStreamResponse]:
+    ) -> AsyncIterator[list[wire.Parts]]:
         """Runs many predictions over one stream; answers come as they are ready."""
-        stream = PredictionStream(self._begin, _response, call)
+        stream = PredictionStream(self._begin, self._respond, call)
         # A drain ends the reading; what has been read is answered.
         stop_listening = self._host.on_drain(stream.end_reading)
         try:
@@ -88,12 +97,6 @@ def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:
         wrong = "a number greater than 0; got 0" if choice == "version" else "a label's name; got nothing"
         raise ModelhostError(Reason.INVALID_REQUEST, f"{choice}: expected the field left out, or {wrong}", field=choice)
     return version, label
-
-
-def _response(request: PredictRequest, prediction: Prediction) -> PredictResponse:
-    response = PredictResponse(version=prediction.version)
-    fill_outputs(response, prediction.outputs)
-    return response
 
 
 def _result(outcome: Outcome) -> PredictManyResult:

@@ -6,27 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from modelhost.v1.prediction_service_pb2 import (
-    PredictRequest,
-    PredictResponse,
-    PredictStreamRequest,
-    PredictStreamResponse,
-    StreamedRequest,
-    StreamedResponse,
-)
+from modelhost.v1.prediction_service_pb2 import PredictRequest, PredictStreamRequest, StreamedRequest
 
 from ..errors import ModelhostError, Reason
 from ..hosting.prediction import Begun, Prediction
+from . import wire
 from .call import Call
 from .failures import as_modelhost_error, error_message
+from .tensors import raw_inputs
 
 # Predictions under way; reading stops there, and so, by flow control, does the sender.
 _IN_FLIGHT = 256
 # Answers go into one message up to here: gRPC clients take 4 MB unless they are told otherwise.
 _MESSAGE_BYTES = 1 << 20
 
-Begin = Callable[[PredictRequest, Call], Begun]
-Respond = Callable[[PredictRequest, Prediction], PredictResponse]
+Begin = Callable[[wire.Request, Call], Begun]
+Respond = Callable[[PredictRequest, Prediction], wire.Response]
 
 
 class PredictionStream:
@@ -44,7 +39,8 @@ class PredictionStream:
         self._call = call
         self._loop = asyncio.get_running_loop()
         self._under_way: dict[Begun, asyncio.TimerHandle | None] = {}
-        self._ready: list[StreamedResponse] = []
+        # Answers, and their sizes.
+        self._ready: list[tuple[wire.Parts, int]] = []
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._something = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -54,7 +50,7 @@ class PredictionStream:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def answers(self, requests: AsyncIterator[PredictStreamRequest]) -> AsyncIterator[PredictStreamResponse]:
+    async def answers(self, requests: AsyncIterator[PredictStreamRequest]) -> AsyncIterator[list[wire.Parts]]:
         """Answers requests, each message all that is ready.
 
         Raises:
@@ -72,7 +68,7 @@ class PredictionStream:
                 message = self._message()
                 yield message
                 # Only now, so that nothing is buffered for a reader that does not read.
-                for _ in message.responses:
+                for _ in message:
                     self._room.release()
             await reader
         finally:
@@ -82,14 +78,15 @@ class PredictionStream:
                 if alarm is not None:
                     alarm.cancel()
 
-    def _message(self) -> PredictStreamResponse:
-        size = count = 0
-        for response in self._ready:
-            size += response.ByteSize()
-            if count and size > _MESSAGE_BYTES:
+    def _message(self) -> list[wire.Parts]:
+        """Of the answers that are ready, what goes into one message."""
+        total = count = 0
+        for _, size in self._ready:
+            total += size
+            if count and total > _MESSAGE_BYTES:
                 break
             count += 1
-        message = PredictStreamResponse(responses=self._ready[:count])
+        message = [parts for parts, _ in self._ready[:count]]
         del self._ready[:count]
         return message
 
@@ -109,9 +106,10 @@ class PredictionStream:
         try:
             if seconds is not None and seconds <= 0:
                 raise _late()
-            begun = self._begin(item.request, Call(deadline, self._call.caller))
+            request = wire.Request(item.request, raw_inputs(item.request.inputs))
+            begun = self._begin(request, Call(deadline, self._call.caller))
         except Exception as error:
-            self._answer(StreamedResponse(id=item.id, error=error_message(as_modelhost_error(error))))
+            self._fail(item.id, error)
             return
         # The stream's own deadline ends the stream; no timer is needed for that.
         self._under_way[begun] = (
@@ -126,19 +124,23 @@ class PredictionStream:
         try:
             if isinstance(outcome, ModelhostError):
                 raise outcome
-            self._answer(StreamedResponse(id=item.id, response=self._respond(item.request, outcome)))
+            self._answer(wire.answer(item.id, self._respond(item.request, outcome)))
         except Exception as error:
-            self._answer(StreamedResponse(id=item.id, error=error_message(as_modelhost_error(error))))
+            self._fail(item.id, error)
 
     def _expire(self, begun: Begun, number: int) -> None:
         if begun not in self._under_way:
             return
         del self._under_way[begun]
         begun.cancel()
-        self._answer(StreamedResponse(id=number, error=error_message(_late())))
+        self._fail(number, _late())
 
-    def _answer(self, response: StreamedResponse) -> None:
-        self._ready.append(response)
+    def _fail(self, number: int, error: Exception) -> None:
+        message = error_message(as_modelhost_error(error))
+        self._answer(wire.answer(number, None, message.SerializeToString()))
+
+    def _answer(self, answer: tuple[wire.Parts, int]) -> None:
+        self._ready.append(answer)
         self._something.set()
 
 

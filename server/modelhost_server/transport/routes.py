@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from ..errors import ModelhostError, Reason
+from ..services.call import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,21 @@ class Route:
 
 
 def routes(services: Mapping[ServiceDescriptor, object]) -> list[Route]:
-    """All methods of services; for each, the service has one of that name in snake case."""
+    """All methods of services; for each, the service has one of that name in snake case, and perhaps a codec."""
     return [
         _route(method, implementation) for service, implementation in services.items() for method in service.methods
     ]
 
 
 def _route(method: MethodDescriptor, implementation: object) -> Route:
+    codec: Codec = getattr(implementation, "codecs", {}).get(method.name, Codec())
     return Route(
         f"/{method.containing_service.full_name}/{method.name}",
         method.client_streaming,
         method.server_streaming,
         getattr(implementation, _snake(method.name)),
-        _parser(method),
-        GetMessageClass(method.output_type).SerializeToString,
+        codec.parse or _parser(method),
+        codec.serialize or GetMessageClass(method.output_type).SerializeToString,
     )
 
 
