@@ -17,7 +17,7 @@ from modelhost_server.ipc.arena import ARENA_BYTES, Arena, create_arena_fd
 
 PAGE = mmap.PAGESIZE
 MEBIBYTE = 1 << 20
-WARM_BYTES = 8 * MEBIBYTE
+WARM_BYTES = 64 * MEBIBYTE
 
 
 @pytest.fixture
@@ -212,3 +212,15 @@ def test_an_arena_does_not_reach_programs_that_are_started(fd: int) -> None:
 
 def test_ranges_of_nothing_are_ranges_too(arena: Arena) -> None:
     assert allocated(arena, 0) != allocated(arena, 1)
+
+
+def test_trimming_gives_back_what_stayed_warm_once_nothing_is_in_use(fd: int, arena: Arena) -> None:
+    first, second = allocated(arena, MEBIBYTE), allocated(arena, MEBIBYTE)
+    for offset in (first, second):
+        arena.view(offset, MEBIBYTE)[:] = b"x" * MEBIBYTE
+    arena.free(first)
+    arena.trim()
+    assert resident(fd) == 2 * MEBIBYTE, "the second is in use"
+    arena.free(second)
+    arena.trim()
+    assert resident(fd) == 0

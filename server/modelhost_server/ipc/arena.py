@@ -1,8 +1,9 @@
 """Shared memory for large tensors, one arena for each direction between the server and a worker.
 
 An arena is one memfd, mapped by both sides once; its sender allocates ranges and tells the receiver their offsets.
-The file is sparse, so its size costs nothing; what has been touched is given back to the system as soon as the arena
-is empty again, but for the first few megabytes, which stay warm for the next call.
+The file is sparse, so its size costs nothing. What has been touched stays warm for the next call, for taking new pages
+from the system costs as much as copying into them; beyond some megabytes it is given back to the system as soon as the
+arena is empty, and all of it when the arena has been idle (`trim`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bisect import insort
 ARENA_BYTES = 16 << 30
 # From here on a tensor is worth a range of its own rather than a place in the frame.
 LARGE_BYTES = 64 << 10
-_WARM_BYTES = 8 << 20
+_WARM_BYTES = 64 << 20
 _PAGE = mmap.PAGESIZE
 
 
@@ -82,9 +83,18 @@ class Arena:
                 self._merge(self._free.index((offset, size)))
                 return
             self._free = [(0, ARENA_BYTES)]
-            if self._touched > _WARM_BYTES:
-                self._map.madvise(mmap.MADV_REMOVE, _WARM_BYTES, self._touched - _WARM_BYTES)
-                self._touched = _WARM_BYTES
+            self._give_back(_WARM_BYTES)
+
+    def trim(self) -> None:
+        """Gives back to the system all that was touched, if nothing is in use."""
+        with self._lock:
+            if not self._used:
+                self._give_back(0)
+
+    def _give_back(self, keep: int) -> None:
+        if self._touched > keep:
+            self._map.madvise(mmap.MADV_REMOVE, keep, self._touched - keep)
+            self._touched = keep
 
     def _merge(self, i: int) -> None:
         for left in (i, i - 1):

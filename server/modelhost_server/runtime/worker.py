@@ -108,6 +108,7 @@ class Worker:
             time.sleep(_IDLE_SECONDS)
             if given != self._runs == before:
                 give_back()
+                self._outputs.trim()
                 given = self._runs
 
     def _prepare(self, engine: str) -> None:

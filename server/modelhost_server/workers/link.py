@@ -19,6 +19,9 @@ from .calls import Answer, Control, Many, ManyRun, OnAnswer, OnAnswers, OnProgre
 
 logger = logging.getLogger(__name__)
 
+# A worker without calls for this long is idle: memory for inputs goes back to the system.
+_IDLE_SECONDS = 5.0
+
 # A version's key, the engine that failed it, and why.
 OnDemoted = Callable[[int, str, str], None]
 
@@ -37,6 +40,8 @@ class WorkerLink(asyncio.Protocol):
         self._outgoing: list[bytes | memoryview] = []
         self._released: list[int] = []
         self._flush_scheduled = False
+        self._idle_since = 0.0
+        self._trimming = False
         self._lost: ModelhostError | None = None
         self._idle_waiters: deque[asyncio.Future[None]] = deque()
         self.on_demoted: OnDemoted = lambda key, engine, why: None
@@ -255,10 +260,24 @@ class WorkerLink(asyncio.Protocol):
     def _forget(self, call: int) -> None:
         del self._calls[call]
         if not self._calls:
+            self._idle_since = self._loop.time()
+            if not self._trimming:
+                self._trimming = True
+                self._loop.call_later(_IDLE_SECONDS, self._trim_when_idle)
             while self._idle_waiters:
                 waiter = self._idle_waiters.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
+
+    def _trim_when_idle(self) -> None:
+        rest = self._idle_since + _IDLE_SECONDS - self._loop.time()
+        if self._lost is not None:
+            return
+        if self._calls or rest > 0:
+            self._loop.call_later(max(rest, 1.0), self._trim_when_idle)
+            return
+        self._trimming = False
+        self._inputs.trim()
 
     def fail(self, cause: ModelhostError) -> None:
         """The template says the worker has gone: what is under way fails for this cause, and so does what comes."""
