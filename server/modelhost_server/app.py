@@ -21,6 +21,7 @@ from .config import ServerConfig
 from .hosting.host import Host
 from .hosting.optimization import Optimizer
 from .hosting.tuning import CANDIDATES
+from .memory import keep_freed_memory
 from .services.health_service import HealthService
 from .services.model_service import ModelService
 from .services.optimization_service import OptimizationService
@@ -59,6 +60,7 @@ class Server:
             OSError: an address cannot be listened on.
             ModelhostError: the worker template does not start.
         """
+        keep_freed_memory()
         server = self._grpc = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self._config.max_receive_bytes),

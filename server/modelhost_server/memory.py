@@ -1,10 +1,14 @@
-"""What this process holds, as the kernel counts it."""
+"""What this process holds, as the kernel counts it, and when it gives freed memory back."""
 
 from __future__ import annotations
 
 import ctypes
 
 _libc = ctypes.CDLL(None)
+
+# From malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+_KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 16 << 20, _M_ARENA_MAX: 1}
 
 
 def measure(pid: int | str = "self") -> dict[str, int]:
@@ -39,6 +43,18 @@ def resident() -> dict[str, int]:
                 name, size, _ = line.split()
                 fields[name] = int(size) * 1024
     return {"private": fields["RssAnon:"] + fields["RssFile:"], "anonymous": fields["RssAnon:"]}
+
+
+def keep_freed_memory() -> None:
+    """Has the allocator keep what is freed until it is asked to give it back (`give_back`).
+
+    Every call frees what the next one allocates: taken from the kernel each time, a MobileNetV2 with a batch of 8 takes
+    half as long again, and a server that echoes 10 MB three times as much CPU. TensorFlow's own pool, which it uses
+    otherwise, is as fast as this, but gives nothing back. One arena for all threads, because the free end of the
+    others' cannot be given back either.
+    """
+    for option, value in _KEEP.items():
+        _libc.mallopt(option, value)
 
 
 def give_back() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..compat import saved_model_pb2 as pb
 from ..errors import Code, ModelhostError, Reason
+from ..memory import keep_freed_memory
 from ..tensors import STRING, RawTensor, VariableSpec
 from . import tensorflow_arguments as arguments
 from . import tensorflow_build as build
@@ -57,7 +58,7 @@ class TensorflowEngine:
 
     def prepare(self) -> None:
         """Starts the threads that all sessions of this process share."""
-        capi.keep_freed_memory()
+        keep_freed_memory()
         self._checkpoint_reader()
 
     def _checkpoint_reader(self) -> CheckpointReader:

@@ -106,23 +106,6 @@ def library() -> Any:
     return lib
 
 
-# From malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-_KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 16 << 20, _M_ARENA_MAX: 1}
-
-
-def keep_freed_memory() -> None:
-    """Has the allocator keep what is freed until it is asked to give it back (`memory.give_back`).
-
-    Every run frees what the next one allocates: taken from the kernel each time, a MobileNetV2 with a batch of 8 takes
-    half as long again. TensorFlow's own pool, which it uses otherwise, is as fast as this, but gives nothing back. One
-    arena for all threads, because the free end of the others' cannot be given back either.
-    """
-    libc = ctypes.CDLL(None)
-    for option, value in _KEEP.items():
-        libc.mallopt(option, value)
-
-
 class StatusError(Exception):
     """A status of TensorFlow's other than OK; `code` is numbered as google.rpc.Code."""
 

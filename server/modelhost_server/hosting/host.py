@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
+from ..memory import give_back
 from ..samples import keep_samples
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # A scope is there at once, its worker usually in a tenth of a second; longer than this nobody is kept waiting.
 _WORKER_START_SECONDS = 5.0
+# A server that is asked for nothing for this long is idle.
+_IDLE_SECONDS = 5.0
 _SETTLED = frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED})
 
 
@@ -75,6 +78,8 @@ class Host:
         self._waiting = Waiting(self.store)
         self._background = Background("host")
         self.draining = False
+        # Asked for so far.
+        self._predictions = 0
         self._drain_listeners: set[Callable[[], object]] = set()
 
     # Life
@@ -87,6 +92,17 @@ class Host:
         """
         await self._templates.get(with_tensorflow=False).start()
         await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
+        self._background.run(self._give_back_when_idle())
+
+    async def _give_back_when_idle(self) -> None:
+        """Returns what large tensors left, once nobody asks for more: until then the next one takes it over."""
+        given = 0
+        while True:
+            before = self._predictions
+            await asyncio.sleep(_IDLE_SECONDS)
+            if given != self._predictions == before:
+                given = before
+                await asyncio.to_thread(give_back)
 
     def drain(self) -> None:
         """Refuses new work from now on, and tells the long streams to end."""
@@ -292,6 +308,7 @@ class Host:
             ModelhostError: SERVER_DRAINING, and what `Store.acquire` and `prediction.begin` raise.
         """
         self.check_accepting()
+        self._predictions += 1
         acquired = self.store.acquire(scope, model, version, label)
         return begin(
             self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
