@@ -125,7 +125,8 @@ def _send(
     """
     entered = time.monotonic_ns()
     future: asyncio.Future[dict[int, Outcome]] = asyncio.get_running_loop().create_future()
-    worker = keeper.worker
+    pick = keeper.workers.pick
+    worker = next((picked for run in share.values() if (picked := pick(run.version.key)) is not None), None)
     there = {p: r for p, r in share.items() if worker is not None and r.version.key in worker.loaded}
     outcomes = {p: r.finish(not_there(r.version), 0, 0) for p, r in share.items() if p not in there}
 

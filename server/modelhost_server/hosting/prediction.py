@@ -95,8 +95,8 @@ async def predict(
     except BaseException:
         version.release()
         raise
-    worker = keeper.worker
-    if worker is None or version.key not in worker.loaded:
+    worker = keeper.workers.pick(version.key)
+    if worker is None:
         gate.leave()
         version.release()
         raise not_there(version)

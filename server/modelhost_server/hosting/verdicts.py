@@ -19,6 +19,11 @@ _PACKAGES = ("tensorflow-cpu", "tensorflow", "ai-edge-litert", "openvino")
 TENSORFLOW = EngineChoice("tensorflow")
 
 
+def needs_tensorflow(choice: EngineChoice | None) -> bool:
+    """Whether a worker opens TensorFlow for this."""
+    return choice is not None and choice.engine == TENSORFLOW.engine
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The engines that were tried."""

@@ -155,6 +155,7 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
         scope=scope.name,
         config=config_message(scope.config),
         worker_state=scope_pb2.WorkerState.Value(f"WORKER_STATE_{keeper.workers.state.name}"),
+        serving_workers=len(keeper.workers.serving),
         model_count=len(scope.models),
         memory=scope_pb2.ScopeMemory(
             pss_bytes=memory["pss"], private_bytes=memory["private"], limit_bytes=scope.config.memory_limit_bytes
