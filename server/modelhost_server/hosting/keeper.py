@@ -30,7 +30,7 @@ from .staffing import Staffing
 from .tuning import Tuner
 from .turns import Turns
 from .unloading import Unloading
-from .verdicts import TENSORFLOW, needs_tensorflow
+from .verdicts import TENSORFLOW, Concurrency, needs_tensorflow
 from .workforce import Workforce
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class ScopeKeeper:
                 if self._means.conversion.is_needed(version.path):
                     self._store.set_progress(version, Progress("CONVERTING"))
                     version.path = await self._means.conversion.convert(version.path)
-                version.choice = await self._means.tuner.choose(version, self.scope.config.intra_op_threads)
+                version.choice = await self._means.tuner.choose(version, self._concurrency)
                 async with self._turns.shared():
                     await self._load_wanted(version)
         finally:
@@ -181,7 +181,7 @@ class ScopeKeeper:
             if version.is_in(Phase.LOADING):
                 self._store.transition(version, Phase.AVAILABLE)
                 self._means.on_available(version)
-                self._means.tuner.tune(version, self.scope.config.intra_op_threads)
+                self._means.tuner.tune(version, self._concurrency)
             elif version.phase is Phase.FAILED:
                 # Quarantined meanwhile, for what it did to other workers.
                 await self._unloading.withdraw(version)
@@ -233,6 +233,10 @@ class ScopeKeeper:
 
     # Engines
 
+    @property
+    def _concurrency(self) -> Concurrency:
+        return Concurrency(self.scope.config.intra_op_threads, self.scope.config.max_in_flight)
+
     async def switch(self, version: Version, choice: EngineChoice) -> None:
         """Puts a version that is AVAILABLE on another engine, in all workers; no call fails or waits for it.
 
@@ -260,7 +264,7 @@ class ScopeKeeper:
 
     def _demote(self, version: Version, why: str) -> None:
         version.choice = TENSORFLOW
-        self._means.tuner.note_failure(version, self.scope.config.intra_op_threads, why)
+        self._means.tuner.note_failure(version, self._concurrency, why)
 
     # Unloading
 

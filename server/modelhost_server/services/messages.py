@@ -5,7 +5,7 @@ from __future__ import annotations
 from modelhost.v1 import model_pb2, scope_pb2
 
 from ..hosting.keeper import ScopeKeeper
-from ..hosting.tuning import explanation
+from ..hosting.findings import explanation
 from ..store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
 from .failures import error_message
 from .tensors import spec_message
@@ -72,6 +72,7 @@ def _candidate_message(candidate: Candidate) -> model_pb2.EngineCandidate:
         outcome=model_pb2.EngineOutcome.Value(f"ENGINE_OUTCOME_{candidate.outcome.name}"),
         reason=candidate.reason,
         speedup=candidate.speedup,
+        side_by_side_speedup=candidate.side_by_side_speedup,
         max_relative_difference=candidate.max_relative_difference,
         timings=[
             model_pb2.EngineTiming(batch_size=batch, tensorflow_ns=tensorflow, engine_ns=engine)
