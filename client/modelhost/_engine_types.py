@@ -40,6 +40,8 @@ class EngineCandidate:
         speedup: TensorFlow's time over its time, the geometric mean over `timings`; None when it was not timed.
         max_relative_difference: largest difference from TensorFlow's outputs seen, relative to the output's scale.
         timings: at each batch size tried.
+        side_by_side_speedup: as `speedup`, with as many calls at once as the scope may have in flight; None when that
+            was not measured.
     """
 
     engine: Engine
@@ -48,6 +50,7 @@ class EngineCandidate:
     speedup: float | None
     max_relative_difference: float
     timings: tuple[EngineTiming, ...]
+    side_by_side_speedup: float | None
 
 
 @dataclass(frozen=True, slots=True)

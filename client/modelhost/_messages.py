@@ -272,6 +272,7 @@ def _candidate(message: model_pb2.EngineCandidate) -> EngineCandidate:
             EngineTiming(timing.batch_size or None, timing.tensorflow_ns / 1e9, timing.engine_ns / 1e9)
             for timing in message.timings
         ),
+        side_by_side_speedup=message.side_by_side_speedup or None,
     )
 
 

@@ -55,4 +55,5 @@ def scope_info(message: scope_pb2.Scope) -> ScopeInfo:
             statistics.in_flight, statistics.queued, statistics.rejected_count, statistics.worker_restarts
         ),
         create_time=optional_time(message, "create_time"),
+        serving_workers=message.serving_workers,
     )

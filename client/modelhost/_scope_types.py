@@ -17,7 +17,7 @@ class ScopeConfig:
     Attributes:
         intra_op_threads: threads that one operation of a model may use.
         inter_op_threads: threads that run operations of one prediction side by side.
-        max_in_flight: predictions that run at the same time.
+        max_in_flight: predictions that run at the same time in each worker.
         max_queue: predictions that may wait for their turn.
         memory_limit_bytes: of all its workers; unlimited when 0.
         load_order: NEW_FIRST leaves no gap; MEMORY_FIRST never has both versions in memory.
@@ -76,7 +76,7 @@ class ScopeStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ScopeInfo:
-    """A scope: an isolation domain that owns models."""
+    """A scope: an isolation domain that owns models; `serving_workers` are those that serve now."""
 
     scope: str
     config: ScopeConfig
@@ -85,3 +85,4 @@ class ScopeInfo:
     memory: ScopeMemory
     statistics: ScopeStatistics
     create_time: datetime | None
+    serving_workers: int

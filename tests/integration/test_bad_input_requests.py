@@ -57,10 +57,6 @@ def invalid(message: Any, field: str, *words: str, reason: str = "INVALID_REQUES
     return Bad(message, "INVALID_ARGUMENT", reason, words, field)
 
 
-def unsupported(message: Any, field: str, *words: str) -> Bad:
-    return Bad(message, "UNIMPLEMENTED", "UNSUPPORTED", words, field)
-
-
 def token(content: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
@@ -172,7 +168,7 @@ CASES = {
     "a negative memory limit": invalid(
         update("memory_limit_bytes", memory_limit_bytes=-1), "config.memory_limit_bytes", "0", "-1"
     ),
-    "three replicas": unsupported(update("replicas", replicas=3), "config.replicas", "one worker"),
+    "65 replicas": invalid(update("replicas", replicas=65), "config.replicas", "0 (the default) to 64", "65"),
     **{
         f"the revision {number}": Bad(
             pb.WatchModelsRequest(from_revision=number),

@@ -2,7 +2,7 @@
 
 import pytest
 from modelhost_server.errors import ModelhostError, Reason
-from modelhost_server.hosting.admission import Admission, Budget, check
+from modelhost_server.hosting.admission import Admission, Budget, Footprint, check
 from modelhost_server.store.phases import Phase
 from modelhost_server.store.records import EngineChoice, Loaded, LoadOptions, Version
 
@@ -49,11 +49,11 @@ async def test_loads_under_way_count(tmp_path):
 
     budgets = [Budget("the server", lambda: 40 * MB, nothing, list)]
     first, second = version("a", path=str(tmp_path / "m")), version("b", path=str(tmp_path / "m"))
-    async with admission.reserve(first, CHOICE, budgets):
+    async with admission.reserve(first, CHOICE, 1, budgets):
         with pytest.raises(ModelhostError, match="26 MB needed, 14 MB free"):
-            async with admission.reserve(second, CHOICE, budgets):
+            async with admission.reserve(second, CHOICE, 1, budgets):
                 pytest.fail("it was let in")
-    async with admission.reserve(second, CHOICE, budgets):
+    async with admission.reserve(second, CHOICE, 1, budgets):
         assert budgets[0].reserved == 26 * MB
     assert budgets[0].reserved == 0
 
@@ -66,11 +66,28 @@ async def test_what_was_measured_is_known_to_the_next_server(tmp_path):
 
     budgets = [Budget("the server", lambda: 10 * MB, measure, list)]
     tight = version("a", path=str(tmp_path))
-    async with Admission(tmp_path).reserve(tight, CHOICE, budgets):
+    async with Admission(tmp_path).reserve(tight, CHOICE, 1, budgets):
         private = 12 * MB
     with pytest.raises(ModelhostError, match="12 MB needed, 10 MB free of 10 MB"):
-        await Admission(tmp_path).confirm(tight, "tensorflow", 12 * MB, budgets)
+        await Admission(tmp_path).confirm(tight, "tensorflow", Footprint(12 * MB, 5 * MB), 1, budgets)
     private = 0
     with pytest.raises(ModelhostError, match="12 MB needed"):
-        async with Admission(tmp_path).reserve(tight, CHOICE, budgets):
+        async with Admission(tmp_path).reserve(tight, CHOICE, 1, budgets):
+            pytest.fail("it was let in")
+
+
+async def test_mapped_files_are_there_once_and_the_rest_in_each_worker(tmp_path):
+    async def nothing() -> int:
+        return 0
+
+    budgets = [Budget("scope 's'", lambda: 100 * MB, nothing, list)]
+    admission = Admission(tmp_path)
+    known = version("a")
+    await admission.confirm(known, "tensorflow", Footprint(40 * MB, 10 * MB), 3, budgets)
+    async with admission.reserve(known, CHOICE, 3, budgets):
+        assert budgets[0].reserved == 60 * MB
+    async with admission.reserve_again([(known, CHOICE)], budgets):
+        assert budgets[0].reserved == 10 * MB
+    with pytest.raises(ModelhostError, match="110 MB needed"):
+        async with admission.reserve(known, CHOICE, 8, budgets):
             pytest.fail("it was let in")

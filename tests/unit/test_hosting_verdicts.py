@@ -3,15 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from modelhost_server.hosting.tuning import _with_winner, explanation
-from modelhost_server.hosting.verdicts import TENSORFLOW, Verdict, Verdicts
+from modelhost_server.hosting.findings import explanation, with_winner
+from modelhost_server.hosting.verdicts import TENSORFLOW, Concurrency, Verdict, Verdicts
 from modelhost_server.store.records import Candidate, EngineChoice, LoadOptions, Outcome, Version
 
+TWO = Concurrency(2, 4)
 REFUSED = Candidate("openvino", Outcome.REFUSED, "it has strings")
 
 
-def right(engine: str, speedup: float, timings=((1, 300, 100),)) -> Candidate:
-    return Candidate(engine, Outcome.SLOWER, "", speedup, 1e-6, timings)
+def right(engine: str, speedup: float, timings=((1, 300, 100),), side_by_side: float = 0.0) -> Candidate:
+    return Candidate(engine, Outcome.SLOWER, "", speedup, side_by_side, 1e-6, timings)
 
 
 def version(**changes: object) -> Version:
@@ -28,14 +29,14 @@ def verdicts(tmp_path):
 
 @pytest.fixture
 def remembered(verdicts):
-    verdict = Verdict(_with_winner([right("litert", 3.0), REFUSED]))
+    verdict = Verdict(with_winner([right("litert", 3.0), REFUSED]))
     verdicts.artifact(version(), "litert").mkdir(parents=True)
-    verdicts.remember(version(), 2, verdict)
+    verdicts.remember(version(), TWO, verdict)
     return verdict
 
 
 def test_what_was_found_out_is_recalled(verdicts, remembered):
-    assert verdicts.recall(version(), 2) == remembered
+    assert verdicts.recall(version(), TWO) == remembered
     artifact = str(verdicts.artifact(version(), "litert"))
     assert verdicts.choice(version(), remembered) == EngineChoice("litert", artifact)
 
@@ -52,18 +53,19 @@ def test_what_was_found_out_is_recalled(verdicts, remembered):
 )
 @pytest.mark.usefixtures("remembered")
 def test_it_is_not_believed_of_anything_else(verdicts, other):
-    assert verdicts.recall(version(**other), 2) is None
+    assert verdicts.recall(version(**other), TWO) is None
 
 
+@pytest.mark.parametrize("other", [Concurrency(1, 4), Concurrency(2, 2)])
 @pytest.mark.usefixtures("remembered")
-def test_timings_are_not_believed_for_other_threads(verdicts):
-    assert verdicts.recall(version(), 1) is None
+def test_timings_are_not_believed_for_other_threads_or_lanes(verdicts, other):
+    assert verdicts.recall(version(), other) is None
 
 
 @pytest.mark.usefixtures("remembered")
 def test_a_winner_whose_artifact_is_gone_is_looked_for_again(verdicts):
     verdicts.artifact(version(), "litert").rmdir()
-    assert verdicts.recall(version(), 2) is None
+    assert verdicts.recall(version(), TWO) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '[{"engine": "litert"}]'])
@@ -71,13 +73,19 @@ def test_a_winner_whose_artifact_is_gone_is_looked_for_again(verdicts):
 def test_a_damaged_memory_is_none(verdicts, content):
     (file,) = verdicts.folder(version()).glob("verdict-*.json")
     file.write_text(content)
-    assert verdicts.recall(version(), 2) is None
+    assert verdicts.recall(version(), TWO) is None
 
 
 def test_the_fastest_wins_if_it_is_worth_a_change():
-    litert, openvino = _with_winner([right("litert", 3.0), right("openvino", 4.0)])
+    litert, openvino = with_winner([right("litert", 3.0), right("openvino", 4.0)])
     assert (litert.outcome, openvino.outcome) == (Outcome.SLOWER, Outcome.CHOSEN)
     assert Verdict((litert, openvino)).chosen is openvino
+
+
+def test_calls_alone_and_side_by_side_count_alike():
+    litert, openvino = with_winner([right("litert", 3.0, side_by_side=1.0), right("openvino", 2.0, side_by_side=2.0)])
+    assert (litert.outcome, openvino.outcome) == (Outcome.SLOWER, Outcome.CHOSEN)
+    assert "2.0 times as fast as tensorflow, 2.00 times with calls side by side" in openvino.reason
 
 
 @pytest.mark.parametrize(
@@ -85,12 +93,13 @@ def test_the_fastest_wins_if_it_is_worth_a_change():
     [
         (right("litert", 1.19), "1.2 times"),
         (right("litert", 1.9, ((1, 900, 100), (8, 100, 101))), "slower than tensorflow at some batch sizes"),
+        (right("litert", 1.9, side_by_side=0.94), "slower than tensorflow when the scope has as many calls"),
         (REFUSED, "strings"),
         (replace(right("litert", 9.0), outcome=Outcome.DIFFERENT, reason="other values"), "other values"),
     ],
 )
 def test_what_is_not_worth_a_change_or_not_right_leaves_tensorflow(verdicts, candidate, word):
-    verdict = Verdict(_with_winner([candidate]))
+    verdict = Verdict(with_winner([candidate]))
     assert verdict.chosen is None
     assert word in explanation(verdict.candidates)
     assert verdicts.choice(version(), verdict) == TENSORFLOW

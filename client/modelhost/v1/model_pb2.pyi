@@ -722,6 +722,7 @@ class EngineCandidate(google.protobuf.message.Message):
     SPEEDUP_FIELD_NUMBER: builtins.int
     MAX_RELATIVE_DIFFERENCE_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    SIDE_BY_SIDE_SPEEDUP_FIELD_NUMBER: builtins.int
     engine: global___Engine.ValueType
     """Which engine."""
     outcome: global___EngineOutcome.ValueType
@@ -732,6 +733,10 @@ class EngineCandidate(google.protobuf.message.Message):
     """TensorFlow's time over its time: geometric mean over `timings`; 0 when it was not timed."""
     max_relative_difference: builtins.float
     """Largest difference from TensorFlow's outputs seen, relative to the output's scale."""
+    side_by_side_speedup: builtins.float
+    """The same as `speedup` with as many calls at once as the scope may have in flight, each of the smallest batch; 0 when
+    that was not measured.
+    """
     @property
     def timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EngineTiming]:
         """Time of one execution at each batch size tried."""
@@ -745,8 +750,9 @@ class EngineCandidate(google.protobuf.message.Message):
         speedup: builtins.float = ...,
         max_relative_difference: builtins.float = ...,
         timings: collections.abc.Iterable[global___EngineTiming] | None = ...,
+        side_by_side_speedup: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["engine", b"engine", "max_relative_difference", b"max_relative_difference", "outcome", b"outcome", "reason", b"reason", "speedup", b"speedup", "timings", b"timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["engine", b"engine", "max_relative_difference", b"max_relative_difference", "outcome", b"outcome", "reason", b"reason", "side_by_side_speedup", b"side_by_side_speedup", "speedup", b"speedup", "timings", b"timings"]) -> None: ...
 
 global___EngineCandidate = EngineCandidate
 

@@ -88,12 +88,17 @@ class Scope(google.protobuf.message.Message):
     MEMORY_FIELD_NUMBER: builtins.int
     STATISTICS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    SERVING_WORKERS_FIELD_NUMBER: builtins.int
     scope: builtins.str
     """Name: letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 128."""
     worker_state: global___WorkerState.ValueType
-    """How its worker is."""
+    """How its workers are: READY as long as one serves."""
     model_count: builtins.int
     """Number of models."""
+    serving_workers: builtins.int
+    """Workers that serve now. Fewer than `config.replicas` while one that died is being replaced, or where the limits of
+    memory leave no room for more.
+    """
     @property
     def config(self) -> global___ScopeConfig:
         """What the scope may use, and how it behaves."""
@@ -120,9 +125,10 @@ class Scope(google.protobuf.message.Message):
         memory: global___ScopeMemory | None = ...,
         statistics: global___ScopeStatistics | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        serving_workers: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "memory", b"memory", "statistics", b"statistics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "memory", b"memory", "model_count", b"model_count", "scope", b"scope", "statistics", b"statistics", "worker_state", b"worker_state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["config", b"config", "create_time", b"create_time", "memory", b"memory", "model_count", b"model_count", "scope", b"scope", "serving_workers", b"serving_workers", "statistics", b"statistics", "worker_state", b"worker_state"]) -> None: ...
 
 global___Scope = Scope
 
@@ -150,7 +156,7 @@ class ScopeConfig(google.protobuf.message.Message):
     (and its operations in `intra_op_threads`), which is the fastest for most models.
     """
     max_in_flight: builtins.int
-    """Predictions that run at the same time. Default: the machine's cores."""
+    """Predictions that run at the same time in each worker. Default: the machine's cores."""
     max_queue: builtins.int
     """Predictions that may wait for their turn; one more is answered with RESOURCE_EXHAUSTED. Default: 1000."""
     memory_limit_bytes: builtins.int
@@ -158,7 +164,7 @@ class ScopeConfig(google.protobuf.message.Message):
     load_order: global___LoadOrder.ValueType
     """What comes first when a model is loaded again."""
     replicas: builtins.int
-    """Identical workers of the scope. Default: 1."""
+    """Identical workers of the scope; a prediction goes to the one with the fewest under way. Default: 1."""
     @property
     def drain_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Time that predictions under way get to finish when their version is unloaded. Default: 30 s."""

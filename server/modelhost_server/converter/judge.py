@@ -14,9 +14,11 @@ from ..engines.warmup import read_warmup_requests
 from ..errors import ModelhostError
 from ..samples import Sample, read_samples
 from .examination import Examination, Rejected
-from .running import Candidate, make_engine, race
+from .running import Candidate, make_engine, race, race_side_by_side
 
 _DEFAULT_TIME_SECONDS = 10.0
+# Of this time, what goes to calls side by side.
+_SIDE_BY_SIDE_SHARE = 0.5
 
 
 @dataclass(slots=True)
@@ -29,11 +31,15 @@ class Judgement:
     max_relative_difference: float = 0.0
     timings: list[tuple[int, int, int]] = field(default_factory=list)
     speedup: float = 0.0
+    side_by_side_speedup: float = 0.0
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Compares the artifact at `artifact` with the SavedModel at `path`."""
-    options = EngineOptions(job["intra_op_threads"], 1, 1)
+    """Compares the artifact at `artifact` with the SavedModel at `path`, both run as by a worker with
+    `intra_op_threads` and `lanes`.
+    """
+    lanes = job["lanes"]
+    options = EngineOptions(job["intra_op_threads"], 1, lanes)
     artifact = read_artifact(Path(job["artifact"]))
     reference = _loader(TENSORFLOW, LoadRequest(job["path"], tuple(job["tags"]), job["digest"]), options)()
     samples = _samples(job["path"], job["samples"])
@@ -55,13 +61,28 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return asdict(Judgement(False, rejected.outcome, str(rejected), largest))
     timed = {signature.file: i for i, signature in reversed(list(enumerate(artifact.signatures)))}
     probes = [(i, size, probe) for i in timed.values() for size, probe in examinations[i].timed(samples).items()]
-    share = job.get("time_seconds", _DEFAULT_TIME_SECONDS) / len(probes)
-    timings = []
+    seconds = job.get("time_seconds", _DEFAULT_TIME_SECONDS)
+    models = [reference, candidate.model]
+    timings, gains = [], []
     for position, size, probe in probes:
-        expected, taken = race([reference, candidate.model], position, probe.inputs, share)
+        expected, taken = race(models, position, probe.inputs, seconds * (1 - _SIDE_BY_SIDE_SHARE) / len(probes))
         timings.append((size, expected, taken))
-    speedup = math.exp(sum(math.log(expected / taken) for _, expected, taken in timings) / len(timings))
-    return asdict(Judgement(True, "", "", max(e.largest_difference for e in examinations), timings, speedup))
+        gains.append(expected / taken)
+    judgement = Judgement(True, "", "", max(e.largest_difference for e in examinations), timings, _mean(gains))
+    if lanes > 1:
+        # What threads do to one another shows most in the smallest calls.
+        smallest = {position: probe for position, _, probe in sorted(probes, key=lambda item: -item[1])}
+        gains = []
+        for position, probe in smallest.items():
+            share = seconds * _SIDE_BY_SIDE_SHARE / len(smallest)
+            expected, taken = race_side_by_side(models, position, probe.inputs, lanes, share)
+            gains.append(expected / taken)
+        judgement.side_by_side_speedup = _mean(gains)
+    return asdict(judgement)
+
+
+def _mean(factors: Sequence[float]) -> float:
+    return math.exp(sum(math.log(factor) for factor in factors) / len(factors))
 
 
 def _loader(name: str, request: LoadRequest, options: EngineOptions) -> Callable[[], LoadedModel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..engines.base import LITERT, OPENVINO, Engine, EngineFailure, EngineOptions, LoadedModel
@@ -15,6 +16,9 @@ from .probes import Array
 
 _WARM_CALLS = 3
 _MOST_CALLS = 100
+# Turns with calls side by side, at most, and what each thread calls in one, at least.
+_MOST_TURNS = 10
+_TURN_CALLS = 2
 
 # What a run of a model raises that does not take its inputs.
 FAILURES = (ModelhostError, EngineFailure)
@@ -110,3 +114,32 @@ def race(models: Sequence[LoadedModel], signature: int, inputs: Sequence[Array],
             model.run(signature, given, (), sink)
             taken.append(time.perf_counter_ns() - start)
     return [int(statistics.median(taken)) for taken in times]
+
+
+def race_side_by_side(
+    models: Sequence[LoadedModel], signature: int, inputs: Sequence[Array], lanes: int, seconds: float
+) -> list[int]:
+    """The median nanoseconds from answer to answer of each model when this many threads call it at once: in turns, as
+    in `race`.
+    """
+    given = raw_inputs(inputs)
+    sink: Any = _Discard()
+
+    def call(model: LoadedModel, until: float) -> float:
+        """How many calls a second come back to one thread."""
+        start, count = time.monotonic(), 0
+        while count < _TURN_CALLS or time.monotonic() < until:
+            model.run(signature, given, (), sink)
+            count += 1
+        return count / (time.monotonic() - start)
+
+    rates: list[list[float]] = [[] for _ in models]
+    share = seconds / len(models) / _MOST_TURNS
+    with ThreadPoolExecutor(lanes) as pool:
+        end = time.monotonic() + seconds
+        # In the first turn engines make what they need for calls side by side.
+        while len(rates[0]) < 2 or (len(rates[0]) < _MOST_TURNS and time.monotonic() < end):
+            for model, taken in zip(models, rates, strict=True):
+                until = time.monotonic() + share
+                taken.append(sum(pool.map(lambda _, m=model, u=until: call(m, u), range(lanes))))
+    return [int(1e9 / statistics.median(taken[1:])) for taken in rates]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
@@ -75,45 +76,60 @@ def _mb(count: int) -> str:
     return f"{count / _MB:.0f} MB"
 
 
+class Footprint(NamedTuple):
+    """What a version takes in one worker, in bytes; of that, the anonymous bytes are no file's, and so are taken again
+    by each further worker, while the rest is mapped and there once.
+    """
+
+    private: int
+    anonymous: int
+
+    def in_workers(self, count: int) -> int:
+        """What it takes in this many workers."""
+        return self.private + (count - 1) * self.anonymous
+
+
 @dataclass(slots=True)
 class Estimates:
     """What versions will take: what the same content took before on the same engine, else what its size says."""
 
     cache_dir: Path
-    _known: dict[tuple[str, str], int] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Footprint] = field(default_factory=dict)
 
-    async def of(self, version: Version, choice: EngineChoice) -> int:
-        """Private bytes that a version will take on an engine."""
+    async def of(self, version: Version, choice: EngineChoice) -> Footprint:
+        """What a version will take on an engine."""
         known = self._known.get((version.digest, choice.engine))
         if known is None:
             known = await asyncio.to_thread(self._read, version.digest, choice.engine)
         if known is None:
-            size = await asyncio.to_thread(_weights_bytes, choice.artifact or version.path)
-            known = int(size * _RATIO.get(choice.engine, 1.5))
-        return max(known, _LEAST_BYTES)
+            size = int(await asyncio.to_thread(_weights_bytes, choice.artifact or version.path))
+            likely = int(size * _RATIO.get(choice.engine, 1.5))
+            known = Footprint(likely, likely)
+        return Footprint(max(known.private, _LEAST_BYTES), max(known.anonymous, _LEAST_BYTES))
 
-    async def learn(self, version: Version, engine: str, private_bytes: int) -> None:
+    async def learn(self, version: Version, engine: str, taken: Footprint) -> None:
         """Remembers what a version took, unless that is no more than is reckoned with anyway."""
-        if private_bytes <= _LEAST_BYTES:
+        if taken.private <= _LEAST_BYTES:
             return
-        if self._known.get((version.digest, engine), 0) < private_bytes:
-            self._known[version.digest, engine] = private_bytes
-            await asyncio.to_thread(self._write, version.digest, engine, private_bytes)
+        if self._known.get((version.digest, engine), Footprint(0, 0)) < taken:
+            self._known[version.digest, engine] = taken
+            await asyncio.to_thread(self._write, version.digest, engine, taken)
 
     def _file(self, digest: str, engine: str) -> Path:
         return self.cache_dir / "engines" / digest / f"memory-{engine}.json"
 
-    def _read(self, digest: str, engine: str) -> int | None:
+    def _read(self, digest: str, engine: str) -> Footprint | None:
         try:
-            return int(json.loads(self._file(digest, engine).read_text()))
-        except (OSError, ValueError):
+            private, anonymous = json.loads(self._file(digest, engine).read_text())
+            return Footprint(int(private), int(anonymous))
+        except (OSError, ValueError, TypeError):
             return None
 
-    def _write(self, digest: str, engine: str, private_bytes: int) -> None:
+    def _write(self, digest: str, engine: str, taken: Footprint) -> None:
         file = self._file(digest, engine)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(private_bytes))
+            file.write_text(json.dumps(taken))
         except OSError:
             # It will be measured again.
             return
@@ -138,14 +154,35 @@ class Admission:
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
-    async def reserve(self, version: Version, choice: EngineChoice, budgets: Sequence[Budget]) -> AsyncIterator[None]:
-        """Reserves memory for a load, which goes on inside.
+    async def reserve(
+        self, version: Version, choice: EngineChoice, workers: int, budgets: Sequence[Budget]
+    ) -> AsyncIterator[None]:
+        """Reserves memory for a load into this many workers, which goes on inside.
 
         Raises:
             ModelhostError: MEMORY_LIMIT.
         """
         limited = [budget for budget in budgets if budget.limit()]
-        needed = await self._estimates.of(version, choice) if limited else 0
+        needed = (await self._estimates.of(version, choice)).in_workers(workers) if limited else 0
+        async with self._reserved(needed, limited):
+            yield
+
+    @asynccontextmanager
+    async def reserve_again(
+        self, held: Sequence[tuple[Version, EngineChoice]], budgets: Sequence[Budget]
+    ) -> AsyncIterator[None]:
+        """Reserves memory for one worker more that is to hold what others hold; it loads inside.
+
+        Raises:
+            ModelhostError: MEMORY_LIMIT.
+        """
+        limited = [budget for budget in budgets if budget.limit()]
+        needed = sum([(await self._estimates.of(*one)).anonymous for one in held]) if limited else 0
+        async with self._reserved(needed, limited):
+            yield
+
+    @asynccontextmanager
+    async def _reserved(self, needed: int, limited: Sequence[Budget]) -> AsyncIterator[None]:
         async with self._lock:
             for budget in limited:
                 used = await budget.measure() + budget.reserved
@@ -158,15 +195,18 @@ class Admission:
             for budget in limited:
                 budget.reserved -= needed
 
-    async def confirm(self, version: Version, engine: str, private_bytes: int, budgets: Sequence[Budget]) -> None:
-        """Remembers what a version took, and checks that the limits were kept.
+    async def confirm(
+        self, version: Version, engine: str, taken: Footprint, workers: int, budgets: Sequence[Budget]
+    ) -> None:
+        """Remembers what a version took in each of its workers, and checks that the limits were kept.
 
         Raises:
             ModelhostError: MEMORY_LIMIT.
         """
-        await self._estimates.learn(version, engine, private_bytes)
+        await self._estimates.learn(version, engine, taken)
+        needed = taken.in_workers(workers)
         for budget in budgets:
             if limit := budget.limit():
                 others = [v for v in budget.versions() if v is not version]
-                used = await budget.measure() + budget.reserved - private_bytes
-                check(budget.name, limit, used, private_bytes, others, time.time())
+                used = await budget.measure() + budget.reserved - needed
+                check(budget.name, limit, used, needed, others, time.time())

@@ -241,8 +241,7 @@ class Host:
         return [version for scope in self.store.all_scopes() for version in scope.versions()]
 
     async def _private(self) -> int:
-        measured = await asyncio.gather(*(keeper.workers.memory() for keeper in self._keepers.values()))
-        return sum(memory["private"] for memory in measured)
+        return sum(await asyncio.gather(*(keeper.memory_in_use() for keeper in self._keepers.values())))
 
     def _supersede(self, version: Version) -> list[Version]:
         superseded = self.store.superseded(version)

@@ -1,14 +1,14 @@
-"""Keeps one scope served: in its worker, the versions the store wants, each on its engine.
+"""Keeps one scope served: in its workers, the versions the store wants, each on its engine.
 
-Loads share turns; what must be alone with the worker (a recovery, a replacement) has its turn alone. Unloading needs no
-turn: it takes a version out of every worker that holds it.
+Loads share turns; what must be alone with the workers (a recovery, a replacement) has its turn alone. Unloading needs
+no turn: it takes a version out of every worker that holds it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,16 @@ from ..store.records import EngineChoice, Loaded, Progress, Scope, ScopeConfig, 
 from ..store.store import Store
 from ..workers.template import Templates
 from ..workers.worker import Worker, WorkerEnd
-from .admission import Admission, Budget
+from .admission import Admission, Budget, Footprint
 from .background import Background
 from .blame import Blame, death_error, quarantine_error
 from .conversion import Conversion
 from .placement import Placement
+from .staffing import Staffing
 from .tuning import Tuner
 from .turns import Turns
 from .unloading import Unloading
-from .verdicts import TENSORFLOW
+from .verdicts import TENSORFLOW, Concurrency, needs_tensorflow
 from .workforce import Workforce
 
 logger = logging.getLogger(__name__)
@@ -53,17 +54,23 @@ class Means:
 
 
 class ScopeKeeper:
-    """The worker of one scope, and what it holds."""
+    """The workers of one scope, and what they hold. Each holds all versions of the scope; a version is AVAILABLE when
+    those that live hold it, and as long as one does.
+    """
 
     def __init__(self, scope: Scope, means: Means) -> None:
         self.scope = scope
         self.scheduler = Scheduler(scope.name, scope.config.max_in_flight, scope.config.max_queue)
-        self.workers = Workforce(scope, means.templates, means.cache_dir, self._on_death, self._on_demoted)
+        self.workers = Workforce(
+            scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted
+        )
         self._means = means
         self._store = means.store
         self._placement = Placement(means.store)
         self._budgets = (
-            Budget(f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self._private, scope.versions),
+            Budget(
+                f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self.memory_in_use, scope.versions
+            ),
             means.server_budget,
         )
         self._blame = Blame()
@@ -71,19 +78,18 @@ class ScopeKeeper:
         # Ended loads are set, by the version's key.
         self._loads: dict[int, asyncio.Event] = {}
         self._background = Background(f"scope {scope.name}")
+        self._staffing = Staffing(
+            scope, self._store, self.workers, self._placement, self._turns, self._blame, means.admission, self._budgets,
+            self._background,
+        )  # fmt: skip
         self._unloading = Unloading(
-            scope, self._store, self.workers, self._placement, self._loads, self._turns, self.begin_replacing
+            scope, self._store, self.workers, self._placement, self._loads, self._turns, self._begin_renewing
         )
 
-    # The worker
-
-    @property
-    def worker(self) -> Worker | None:
-        """The worker that serves now."""
-        return self.workers.current
+    # The workers
 
     def start(self) -> asyncio.Task[None]:
-        """Starts the worker; the task ends when it is ready."""
+        """Starts the workers; the task ends when they are ready."""
         return self._background.run(self._recover())
 
     async def close(self) -> None:
@@ -92,8 +98,18 @@ class ScopeKeeper:
         await self._background.cancel()
         await self.workers.close()
 
-    async def _private(self) -> int:
-        return (await self.workers.memory())["private"]
+    async def memory_in_use(self) -> int:
+        """What the workers have to themselves: what is private to one, and the files that several have mapped."""
+        private = (await self.workers.memory())["private"]
+        if len(self.workers.all) <= 1:
+            return private
+        loaded = [v.loaded for v in self.scope.versions() if v.loaded is not None]
+        return private + sum(max(0, each.private_bytes - each.anonymous_bytes) for each in loaded)
+
+    def _resize(self) -> None:
+        config = self.scope.config
+        # Without any worker callers come in all the same, and are told.
+        self.scheduler.resize(config.max_in_flight * max(1, len(self.workers.serving)), config.max_queue)
 
     def _on_death(self, worker: Worker, end: WorkerEnd) -> None:
         now = asyncio.get_running_loop().time()
@@ -105,17 +121,20 @@ class ScopeKeeper:
                 version.statistics.crash_count += 1
                 if version.choice is not None and version.choice.artifact and self._blame.of(key) >= _DEMOTE_AT:
                     self._demote(version, f"its worker {end.cause}")
-            if version.is_in(Phase.AVAILABLE, Phase.LOADING):
+                    self._background.run(self.switch(version, TENSORFLOW))
+            is_lost = key in guilty or not self.workers.serving.has(key)
+            if is_lost and version.is_in(Phase.AVAILABLE, Phase.LOADING):
                 self._store.transition(version, Phase.RECOVERING, death_error(end))
             if key in guilty and version.is_in(Phase.RECOVERING):
                 self._store.transition(version, Phase.FAILED, quarantine_error(end))
+                self._background.run(self._unloading.withdraw(version))
         self._background.run(self._recover())
 
     async def _recover(self) -> None:
         async with self._turns.alone():
             waiting = [v for v in self.scope.versions() if v.phase is Phase.RECOVERING]
             try:
-                await self.workers.ensure(self._blame, any(_needs_tensorflow(v.choice) for v in waiting))
+                await self.workers.ensure(self._blame, any(needs_tensorflow(v.choice) for v in waiting))
             except ModelhostError as error:
                 logger.error("scope '%s': %s", self.scope.name, error.message)
                 self.workers.note_failed_start()
@@ -126,6 +145,8 @@ class ScopeKeeper:
             # were used last come first.
             for version in sorted(waiting, key=lambda v: (self._blame.of(v.key), -v.statistics.last_used)):
                 await self._load_wanted(version)
+        # Only now: what nobody serves comes before the second worker.
+        await self._staffing.fill()
 
     # Loading
 
@@ -137,7 +158,7 @@ class ScopeKeeper:
                 if self._means.conversion.is_needed(version.path):
                     self._store.set_progress(version, Progress("CONVERTING"))
                     version.path = await self._means.conversion.convert(version.path)
-                version.choice = await self._means.tuner.choose(version, self.scope.config.intra_op_threads)
+                version.choice = await self._means.tuner.choose(version, self._concurrency)
                 async with self._turns.shared():
                     await self._load_wanted(version)
         finally:
@@ -148,39 +169,44 @@ class ScopeKeeper:
         if not version.is_in(Phase.WAITING, Phase.RECOVERING) or version.choice is None:
             return
         with self._failing(version):
-            worker = await self.workers.ensure(self._blame, _needs_tensorflow(version.choice))
+            workers = await self.workers.ensure(self._blame, needs_tensorflow(version.choice))
             if not version.is_in(Phase.WAITING, Phase.RECOVERING):
                 return
             self._store.transition(version, Phase.LOADING)
             loaded = version.loaded
-            if version.key not in worker.loaded or loaded is None:
-                loaded = await self._admit_or_demote(worker, version, version.choice)
+            without = [worker for worker in workers if version.key not in worker.loaded]
+            if without or loaded is None:
+                loaded = await self._admit_or_demote(without or workers, version, version.choice)
             self._store.set_loaded(version, loaded)
             if version.is_in(Phase.LOADING):
                 self._store.transition(version, Phase.AVAILABLE)
                 self._means.on_available(version)
-                self._means.tuner.tune(version, self.scope.config.intra_op_threads)
+                self._means.tuner.tune(version, self._concurrency)
+            elif version.phase is Phase.FAILED:
+                # Quarantined meanwhile, for what it did to other workers.
+                await self._unloading.withdraw(version)
 
-    async def _admit_or_demote(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
+    async def _admit_or_demote(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
         """Loads a version; on TensorFlow when an engine that was chosen for it cannot load what was made for it."""
         try:
-            return await self._admit(worker, version, choice)
+            return await self._admit(workers, version, choice)
         except ModelhostError as error:
             others = (Reason.WORKER_DIED, Reason.MEMORY_LIMIT)
             if not choice.artifact or version.options.engine or error.reason in others:
                 raise
             self._demote(version, f"{choice.engine} cannot load it: {error.message}")
-            return await self._admit(worker, version, TENSORFLOW)
+            return await self._admit(workers, version, TENSORFLOW)
 
-    async def _admit(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
-        """Loads a version into a worker, within the limits of memory."""
+    async def _admit(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
+        """Loads a version into workers, within the limits of memory."""
         admission = self._means.admission
-        async with admission.reserve(version, choice, self._budgets):
-            loaded = await self._placement.place(worker, version, choice)
+        async with admission.reserve(version, choice, len(workers), self._budgets):
+            loaded = await self._placement.place_in_all(workers, version, choice)
         try:
-            await admission.confirm(version, choice.engine, loaded.private_bytes, self._budgets)
+            taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes)
+            await admission.confirm(version, choice.engine, taken, len(workers), self._budgets)
         except ModelhostError:
-            await self._placement.free(worker, version)
+            await self._placement.free_in_all(workers, version)
             raise
         return loaded
 
@@ -202,27 +228,30 @@ class ScopeKeeper:
 
     async def measure_shared(self, versions: Sequence[Version]) -> None:
         """Notes what versions share of their memory with others now."""
-        worker = self.worker
-        there = [v for v in versions if worker is not None and v.key in worker.loaded]
-        await asyncio.gather(*(self._placement.measure_shared(worker, version) for version in there if worker))
+        picked = [(self.workers.pick(version.key), version) for version in versions]
+        await asyncio.gather(*(self._placement.measure_shared(worker, v) for worker, v in picked if worker is not None))
 
     # Engines
 
+    @property
+    def _concurrency(self) -> Concurrency:
+        return Concurrency(self.scope.config.intra_op_threads, self.scope.config.max_in_flight)
+
     async def switch(self, version: Version, choice: EngineChoice) -> None:
-        """Puts a version that is AVAILABLE on another engine; no call fails or waits for it.
+        """Puts a version that is AVAILABLE on another engine, in all workers; no call fails or waits for it.
 
         Raises:
             ModelhostError: the engine's, MEMORY_LIMIT, WORKER_DIED.
         """
         async with self._turns.shared():
-            worker = self.worker
-            if worker is None or version.key not in worker.loaded or version.phase is not Phase.AVAILABLE:
+            workers = self.workers.serving.holding(version.key)
+            if not workers or version.phase is not Phase.AVAILABLE:
                 return
-            async with self._means.admission.reserve(version, choice, self._budgets):
-                loaded = await self._placement.place(worker, version, choice)
+            async with self._means.admission.reserve(version, choice, len(workers), self._budgets):
+                loaded = await self._placement.place_in_all(workers, version, choice, before=version.choice)
             if version.phase not in WANTED:
-                # It was unloaded meanwhile, and may be in the worker again by that.
-                await self._placement.free(worker, version)
+                # It was unloaded meanwhile, and may be in the workers again by that.
+                await self._placement.free_in_all(workers, version)
                 return
             version.choice = choice
             self._store.set_loaded(version, loaded)
@@ -235,7 +264,7 @@ class ScopeKeeper:
 
     def _demote(self, version: Version, why: str) -> None:
         version.choice = TENSORFLOW
-        self._means.tuner.note_failure(version, self.scope.config.intra_op_threads, why)
+        self._means.tuner.note_failure(version, self._concurrency, why)
 
     # Unloading
 
@@ -252,49 +281,22 @@ class ScopeKeeper:
         logger.warning("scope '%s': a prediction overran its deadline; replacing the worker", self.scope.name)
         worker.kill()
 
-    def begin_replacing(self) -> asyncio.Task[None]:
-        """Replaces the worker, by itself."""
-        return self._background.run(self.replace())
-
-    async def replace(self) -> None:
-        """Puts a new worker in the place of the one that runs, without a failed call: the new one loads all versions
-        first, the old one finishes its calls.
-        """
-        async with self._turns.alone():
-            old = self.worker
-            if old is None or not old.alive:
-                return
-            held = [v for v in self.scope.versions() if v.phase is Phase.AVAILABLE and v.choice is not None]
-            new, baseline = await self.workers.start(any(_needs_tensorflow(v.choice) for v in held))
-            try:
-                for version in held:
-                    if version.phase is Phase.AVAILABLE and version.choice is not None:
-                        self._store.set_loaded(version, await self._placement.place(new, version, version.choice))
-            except ModelhostError as error:
-                logger.error("scope '%s': its worker cannot be replaced: %s", self.scope.name, error.message)
-                await new.stop()
-                return
-            self.workers.promote(new, baseline)
-            for version in self.scope.versions():
-                if version.key in new.loaded and version.phase not in WANTED:
-                    await self._placement.free(new, version)
-        retirement = self._background.run(self.workers.retire(old, self.scope.config.drain_timeout))
-        if not old.loaded:
-            await asyncio.wait([retirement])
+    def _begin_renewing(self, workers: Collection[Worker]) -> asyncio.Task[None]:
+        return self._background.run(self._staffing.renew(workers))
 
     async def reconfigure(self, config: ScopeConfig) -> None:
-        """Takes a new configuration; replaces the worker when it cannot take it running."""
+        """Takes a new configuration; replaces the workers when they cannot take it running. Answers when all of them
+        serve, unless one cannot be had.
+        """
         old = self.scope.config
         self._store.update_scope(self.scope.name, config)
-        self.scheduler.resize(config.max_in_flight, config.max_queue)
+        self._resize()
+        await self._staffing.shrink()
         if (old.intra_op_threads, old.inter_op_threads, old.max_in_flight) != (
             config.intra_op_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip
-            await self.replace()
-
-
-def _needs_tensorflow(choice: EngineChoice | None) -> bool:
-    return choice is not None and choice.engine == TENSORFLOW.engine
+            await self._staffing.renew(self.workers.serving)
+        await self._staffing.fill()
 
 
 def _name(version: Version) -> str:

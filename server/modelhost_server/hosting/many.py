@@ -93,7 +93,8 @@ class _Share(Waiting):
         """Sends it to a worker."""
         self._entered = time.monotonic_ns()
         # The worker that has the first of them: one that does not have all is about to have them, or to be replaced.
-        worker = self._keeper.workers.pick(next(iter(self._runs.values())).version.key)
+        pick = self._keeper.workers.pick
+        worker = next((w for run in self._runs.values() if (w := pick(run.version.key)) is not None), None)
         there = {p: r for p, r in self._runs.items() if worker is not None and r.version.key in worker.loaded}
         missing = {p: r for p, r in self._runs.items() if p not in there}
         self._finish_some(missing, [not_there(run.version) for run in missing.values()])

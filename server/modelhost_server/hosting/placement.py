@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ModelhostError, Reason
@@ -22,15 +24,59 @@ class Placement:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def place(self, worker: Worker, version: Version, choice: EngineChoice) -> Loaded:
+    async def place_in_all(
+        self, workers: Sequence[Worker], version: Version, choice: EngineChoice, before: EngineChoice | None = None
+    ) -> Loaded:
+        """Loads a version into all of these workers or, when one fails, into none: into the first alone, so that what
+        kills a worker that loads it kills one only, and the others find prepared what they share; then into those side
+        by side. Of these, one that dies is no reason to fail: whoever takes its place loads the version, too.
+
+        Args:
+            workers: at least one.
+            version: to load.
+            choice: of the engine.
+            before: what they have of the version, which this takes the place of; None for nothing.
+
+        Raises:
+            ModelhostError: the engine's, or the first worker's WORKER_DIED.
+        """
+        first, *others = workers
+        loaded = await self.place(first, version, choice)
+        failures = await asyncio.gather(*(self._try_to_place(worker, version, choice) for worker in others))
+        for failure in failures:
+            if failure is not None and failure.reason is not Reason.WORKER_DIED:
+                if before is None:
+                    await self.free_in_all(workers, version)
+                else:
+                    await asyncio.gather(*(self._try_to_place(worker, version, before) for worker in workers))
+                raise failure
+        return loaded
+
+    async def _try_to_place(self, worker: Worker, version: Version, choice: EngineChoice) -> ModelhostError | None:
+        """Why it failed, if it did."""
+        try:
+            await self.place(worker, version, choice, is_told=False)
+        except ModelhostError as error:
+            return error
+        return None
+
+    async def place(self, worker: Worker, version: Version, choice: EngineChoice, is_told: bool = True) -> Loaded:
         """Loads a version into a worker, in the place of what the worker has of it.
+
+        Args:
+            worker: to load it.
+            version: to load.
+            choice: of the engine.
+            is_told: whether the store is told how the load gets on.
 
         Raises:
             ModelhostError: the engine's, or WORKER_DIED.
         """
 
         def progress(report: dict[str, Any]) -> None:
-            self._store.set_progress(version, Progress(str(report["stage"]).upper(), report["done"], report["total"]))
+            if is_told:
+                stage = str(report["stage"]).upper()
+                self._store.set_progress(version, Progress(stage, report["done"], report["total"]))
 
         request = {
             "key": version.key,
@@ -57,6 +103,12 @@ class Placement:
                 worker.kill()
             return 0
         return int(reply["anonymous"])
+
+    async def free_in_all(self, workers: Sequence[Worker], version: Version) -> dict[Worker, int]:
+        """Frees a version in those of the workers that hold it; the answers of `free` by worker."""
+        holding = [worker for worker in workers if version.key in worker.loaded]
+        freed = await asyncio.gather(*(self.free(worker, version) for worker in holding))
+        return dict(zip(holding, freed, strict=True))
 
     async def measure_shared(self, worker: Worker, version: Version) -> None:
         """Notes what a version shares with others now, which changes as they come and go."""

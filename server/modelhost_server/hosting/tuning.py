@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
@@ -24,13 +23,12 @@ from ..store.store import Store
 from .background import Background
 from .converting import ConverterFault, Converting
 from .digests import Digests
-from .verdicts import TENSORFLOW, Verdict, Verdicts
+from .findings import explanation, failed, judged, speed, with_winner
+from .verdicts import TENSORFLOW, Concurrency, Verdict, Verdicts
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("litert", "openvino")
-# A change is worth its while from here on.
-_MIN_SPEEDUP = 1.2
 _FREEZE_SECONDS = 600.0
 _CONVERT_SECONDS = 900.0
 _JUDGE_SECONDS = 600.0
@@ -69,12 +67,12 @@ class Tuner:
 
     # At load
 
-    async def choose(self, version: Version, threads: int) -> EngineChoice:
+    async def choose(self, version: Version, concurrency: Concurrency) -> EngineChoice:
         """What a version is to be loaded on, now.
 
         Args:
             version: what is being loaded.
-            threads: that one operation may use.
+            concurrency: of the version's scope.
 
         Raises:
             ModelhostError: SOURCE_NOT_FOUND; SOURCE_UNSUPPORTED when the engine asked for cannot serve the version.
@@ -92,23 +90,23 @@ class Tuner:
         if asked == "tensorflow" or not (asked or self._engines):
             return TENSORFLOW
         if asked:
-            return await self._insist(version, asked, threads)
-        verdict = self._verdicts.recall(version, threads)
+            return await self._insist(version, asked, concurrency)
+        verdict = self._verdicts.recall(version, concurrency)
         if verdict is None:
             version.tuning = Tuning.WAITING
             return TENSORFLOW
         version.tuning, version.candidates = Tuning.DONE, verdict.candidates
         return self._verdicts.choice(version, verdict)
 
-    async def _insist(self, version: Version, engine: str, threads: int) -> EngineChoice:
-        verdict = self._verdicts.recall(version, threads, engine)
+    async def _insist(self, version: Version, engine: str, concurrency: Concurrency) -> EngineChoice:
+        verdict = self._verdicts.recall(version, concurrency, engine)
         if verdict is None:
-            (candidate,) = await self._try([engine], version, threads, urgent=True)
+            (candidate,) = await self._try([engine], version, concurrency, urgent=True)
             if candidate.outcome is Outcome.SLOWER:
                 # Right; how fast it is was not asked.
-                candidate = replace(candidate, outcome=Outcome.CHOSEN, reason=_speed(candidate))
+                candidate = replace(candidate, outcome=Outcome.CHOSEN, reason=speed(candidate))
             verdict = Verdict((candidate,))
-            self._verdicts.remember(version, threads, verdict, engine)
+            self._verdicts.remember(version, concurrency, verdict, engine)
         if verdict.chosen is None:
             raise ModelhostError(
                 Reason.SOURCE_UNSUPPORTED,
@@ -136,28 +134,28 @@ class Tuner:
 
     # In the background
 
-    def tune(self, version: Version, threads: int) -> None:
+    def tune(self, version: Version, concurrency: Concurrency) -> None:
         """Looks for a faster engine for a version that is AVAILABLE, when its turn comes."""
         if version.tuning is Tuning.WAITING:
-            self._background.run(self._tune(version, threads))
+            self._background.run(self._tune(version, concurrency))
 
-    async def _tune(self, version: Version, threads: int) -> None:
+    async def _tune(self, version: Version, concurrency: Concurrency) -> None:
         async with self._turn:
             if version.phase not in WANTED or version.tuning is not Tuning.WAITING:
                 return
             # Another version of the same content may have been before us.
-            verdict = self._verdicts.recall(version, threads)
+            verdict = self._verdicts.recall(version, concurrency)
             if verdict is None:
                 self._store.set_tuning(version, Tuning.RUNNING, ())
                 started = time.monotonic()
                 try:
-                    tried = await self._try(self._engines, version, threads, urgent=False)
+                    tried = await self._try(self._engines, version, concurrency, urgent=False)
                 except ConverterFault as fault:
                     logger.error("%s stays on tensorflow: %s", _name(version), fault.message)
                     self._store.set_tuning(version, Tuning.OFF, ())
                     return
-                verdict = Verdict(_with_winner(tried))
-                self._verdicts.remember(version, threads, verdict)
+                verdict = Verdict(with_winner(tried))
+                self._verdicts.remember(version, concurrency, verdict)
                 logger.info(
                     "%s: %s (found in %.0f s)",
                     _name(version),
@@ -169,11 +167,13 @@ class Tuner:
                     await self._switch(version, self._verdicts.choice(version, verdict))
                 except ModelhostError as error:
                     logger.warning("%s stays on tensorflow: %s", _name(version), error.message)
-                    verdict = _failed(verdict, f"it could not be loaded: {error.message}")
-                    self._verdicts.remember(version, threads, verdict)
+                    verdict = failed(verdict, f"it could not be loaded: {error.message}")
+                    self._verdicts.remember(version, concurrency, verdict)
             self._store.set_tuning(version, Tuning.DONE, verdict.candidates)
 
-    async def _try(self, engines: Sequence[str], version: Version, threads: int, urgent: bool) -> list[Candidate]:
+    async def _try(
+        self, engines: Sequence[str], version: Version, concurrency: Concurrency, urgent: bool
+    ) -> list[Candidate]:
         """What comes of each engine; outcome SLOWER for all that are right, whatever their speed."""
         async with self._workshop(version) as work:
             try:
@@ -184,20 +184,24 @@ class Tuner:
             except ModelhostError as error:
                 # What cannot be frozen can be converted for no engine.
                 return [Candidate(engine, Outcome.REFUSED, error.message) for engine in engines]
-            return [await self._try_one(engine, version, threads, work, urgent) for engine in engines]
+            return [await self._try_one(engine, version, concurrency, work, urgent) for engine in engines]
 
-    async def _try_one(self, engine: str, version: Version, threads: int, work: Path, urgent: bool) -> Candidate:
+    async def _try_one(
+        self, engine: str, version: Version, concurrency: Concurrency, work: Path, urgent: bool
+    ) -> Candidate:
         artifact = self._verdicts.artifact(version, engine)
         judging = {
             "path": version.path, "tags": version.options.tags, "digest": version.digest,
-            "artifact": str(artifact), "intra_op_threads": threads, "tolerance": version.options.tolerance,
+            "artifact": str(artifact), "intra_op_threads": concurrency.threads,
+            # Where somebody waits, speed decides nothing.
+            "lanes": 1 if urgent else concurrency.lanes, "tolerance": version.options.tolerance,
             "samples": version.samples_file or None,
             "time_seconds": _URGENT_TIMING_SECONDS if urgent else _TIMING_SECONDS,
         }  # fmt: skip
         try:
             if not artifact.is_dir():
                 await self._convert(engine, version, work, urgent)
-            return _judged(engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent))
+            return judged(engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent))
         except ConverterFault:
             raise
         except ModelhostError as error:
@@ -231,11 +235,11 @@ class Tuner:
 
     # When it went wrong
 
-    def note_failure(self, version: Version, threads: int, why: str) -> None:
+    def note_failure(self, version: Version, concurrency: Concurrency, why: str) -> None:
         """Remembers that the engine of a version failed while it served; TensorFlow has taken over."""
         logger.warning("%s is served by tensorflow again: %s", _name(version), why)
-        verdict = _failed(Verdict(version.candidates), why)
-        self._verdicts.remember(version, threads, verdict, version.options.engine)
+        verdict = failed(Verdict(version.candidates), why)
+        self._verdicts.remember(version, concurrency, verdict, version.options.engine)
         self._store.set_tuning(version, version.tuning, verdict.candidates)
 
 
@@ -245,54 +249,6 @@ def own_engine(path: str) -> str:
         return "litert"
     # What an artifact says of itself is the worker's to read: the one kind there is without a SavedModel is quantized.
     return "litert" if os.path.isfile(os.path.join(path, "artifact.json")) else ""
-
-
-def _judged(engine: str, judged: dict[str, Any]) -> Candidate:
-    timings = tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in judged["timings"])
-    difference = float(judged["max_relative_difference"])
-    if not judged["accepted"]:
-        return Candidate(engine, Outcome(judged["outcome"]), judged["reason"], 0.0, difference, timings)
-    return Candidate(engine, Outcome.SLOWER, "", float(judged["speedup"]), difference, timings)
-
-
-def _with_winner(tried: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates, the fastest of those that are right marked as chosen if that is worth a change."""
-    right = [c for c in tried if c.outcome is Outcome.SLOWER]
-    worth = [c for c in right if c.speedup >= _MIN_SPEEDUP and all(ours >= theirs for _, ours, theirs in c.timings)]
-    best = max(worth, key=lambda c: c.speedup, default=None)
-
-    def told(candidate: Candidate) -> Candidate:
-        if candidate is best:
-            return replace(candidate, outcome=Outcome.CHOSEN, reason=_speed(candidate))
-        if candidate not in right:
-            return candidate
-        if candidate in worth:
-            reason = _speed(candidate)
-        elif candidate.speedup >= _MIN_SPEEDUP:
-            reason = f"slower than tensorflow at some batch sizes ({candidate.speedup:.1f} times as fast over all)"
-        else:
-            reason = f"{candidate.speedup:.2f} times tensorflow's speed; a change is made from {_MIN_SPEEDUP} times on"
-        return replace(candidate, reason=reason)
-
-    return tuple(told(c) for c in tried)
-
-
-def _speed(candidate: Candidate) -> str:
-    return f"{candidate.speedup:.1f} times as fast as tensorflow"
-
-
-def _failed(verdict: Verdict, why: str) -> Verdict:
-    return Verdict(
-        tuple(
-            replace(c, outcome=Outcome.FAILED, reason=why) if c.outcome is Outcome.CHOSEN else c
-            for c in verdict.candidates
-        )
-    )
-
-
-def explanation(candidates: Sequence[Candidate]) -> str:
-    """What was tried and what came of it, in one line."""
-    return "; ".join(f"{c.engine} {c.outcome.value.lower()}: {c.reason}" for c in candidates)
 
 
 def _name(version: Version) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..store.names import version_resource
 from ..store.phases import WANTED, Phase
@@ -24,13 +24,13 @@ class Unloading:
 
     Args:
         loads: of versions by their keys; set when they have ended.
-        turns: at changing what the worker holds.
-        replace: begins to replace the worker.
+        turns: at changing what the workers hold.
+        renew: begins to replace workers.
     """
 
     def __init__(
         self, scope: Scope, store: Store, workers: Workforce, placement: Placement, loads: Mapping[int, asyncio.Event],
-        turns: Turns, replace: Callable[[], asyncio.Task[None]],
+        turns: Turns, renew: Callable[[Collection[Worker]], asyncio.Task[None]],
     ) -> None:  # fmt: skip
         self._scope = scope
         self._store = store
@@ -38,7 +38,7 @@ class Unloading:
         self._placement = placement
         self._loads = loads
         self._turns = turns
-        self._replace = replace
+        self._renew = renew
 
     async def unload(self, version: Version) -> None:
         """Takes a version that is DRAINING (or FREEING, when it FAILED) out of the scope."""
@@ -48,34 +48,37 @@ class Unloading:
             self._store.transition(version, Phase.FREEING)
         if self._loading(version):
             await self._end_load(version)
-        anonymous = 0
-        for worker in list(self._workers.all):
-            if version.key not in worker.loaded:
-                continue
-            worker.loaded.discard(version.key)
-            if drained:
-                anonymous = await self._placement.free(worker, version)
-        self._store.transition(version, Phase.UNLOADED)
-        if not drained:
+        stuck = [] if drained else [w for w in self._workers.all if version.key in w.link.busy_keys()]
+        for worker in stuck:
             logger.warning(
                 "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
             )
+            worker.loaded.discard(version.key)
+        freed = await self._placement.free_in_all(list(self._workers.all), version)
+        self._store.transition(version, Phase.UNLOADED)
         if not self._workers.closing:
-            await self._give_back(anonymous, must=not drained)
+            await self._give_back([*stuck, *(w for w, anonymous in freed.items() if self._is_worth(w, anonymous))])
 
-    async def _give_back(self, anonymous: int, must: bool) -> None:
-        """Replaces the worker after an unload where that gives back memory (or a call that does not end)."""
-        worker = self._workers.current
-        if worker is None or (not must and not anonymous):
-            return
+    async def withdraw(self, version: Version) -> None:
+        """Takes a version that FAILED while others served it out of their workers."""
+        await self._drain(version)
+        await self._placement.free_in_all(list(self._workers.all), version)
+
+    def _is_worth(self, worker: Worker, anonymous: int) -> bool:
+        """Whether replacing a worker after an unload gives back memory."""
         held = [v for v in self._scope.versions() if v.key in worker.loaded]
-        if not held and not must and any(v.phase in WANTED for v in self._scope.versions()):
+        if not anonymous or (not held and any(v.phase in WANTED for v in self._scope.versions())):
+            return False
+        return worth_replacing(anonymous, worker.baseline, held)
+
+    async def _give_back(self, workers: Collection[Worker]) -> None:
+        """Replaces workers that hold memory which nobody needs (or a call that does not end)."""
+        if not workers:
             return
-        if must or worth_replacing(anonymous, self._workers.baseline, held):
-            replacement = self._replace()
-            # Without models it takes no time, and what it gives back is what the caller waits for.
-            if not held:
-                await asyncio.wait([replacement])
+        renewal = self._renew(workers)
+        # Without models it takes no time, and what it gives back is what the caller waits for.
+        if not any(worker.loaded for worker in workers):
+            await asyncio.wait([renewal])
 
     async def _end_load(self, version: Version) -> None:
         """Waits for a load under way, which a worker cannot stop; kills the worker when it takes too long."""

@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from ..store.records import Candidate, EngineChoice, Outcome, Version
 
 # Raised when the converter or the way it judges changes, so that old findings are not believed.
-_REVISION = 1
+_REVISION = 2
 _PACKAGES = ("tensorflow-cpu", "tensorflow", "ai-edge-litert", "openvino")
 TENSORFLOW = EngineChoice("tensorflow")
+
+
+def needs_tensorflow(choice: EngineChoice | None) -> bool:
+    """Whether a worker opens TensorFlow for this."""
+    return choice is not None and choice.engine == TENSORFLOW.engine
+
+
+class Concurrency(NamedTuple):
+    """What of a scope decides how fast an engine is: the threads of an operation, and the calls side by side."""
+
+    threads: int
+    lanes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +63,9 @@ class Verdicts:
         chosen = verdict.chosen
         return EngineChoice(chosen.engine, str(self.artifact(candidate, chosen.engine))) if chosen else TENSORFLOW
 
-    def recall(self, candidate: Version, threads: int, only: str = "") -> Verdict | None:
+    def recall(self, candidate: Version, concurrency: Concurrency, only: str = "") -> Verdict | None:
         """What was found out (of `only` one engine), if it was and what it needs is still there."""
-        file = self._file(candidate, threads, only)
+        file = self._file(candidate, concurrency, only)
         try:
             items = json.loads(file.read_text())
             verdict = Verdict(tuple(_candidate(item) for item in items))
@@ -63,19 +76,19 @@ class Verdicts:
         os.utime(file)
         return verdict
 
-    def remember(self, candidate: Version, threads: int, verdict: Verdict, only: str = "") -> None:
+    def remember(self, candidate: Version, concurrency: Concurrency, verdict: Verdict, only: str = "") -> None:
         """Keeps what was found out (of `only` one engine)."""
-        file = self._file(candidate, threads, only)
+        file = self._file(candidate, concurrency, only)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps([_json(c) for c in verdict.candidates]))
         partial.replace(file)
 
-    def _file(self, candidate: Version, threads: int, only: str) -> Path:
+    def _file(self, candidate: Version, concurrency: Concurrency, only: str) -> Path:
         options = candidate.options
         # The file of samples is named by its content.
         samples = Path(candidate.samples_file).name
-        parts = (*options.tags, str(options.tolerance), str(threads), samples, only, _processor())
+        parts = (*options.tags, str(options.tolerance), *map(str, concurrency), samples, only, _processor())
         return self.folder(candidate) / f"verdict-{_fingerprint(parts)}.json"
 
 
@@ -110,6 +123,7 @@ def _json(candidate: Candidate) -> dict[str, object]:
         "outcome": candidate.outcome.value,
         "reason": candidate.reason,
         "speedup": candidate.speedup,
+        "side_by_side_speedup": candidate.side_by_side_speedup,
         "max_relative_difference": candidate.max_relative_difference,
         "timings": candidate.timings,
     }
@@ -123,6 +137,7 @@ def _candidate(item: dict[str, object]) -> Candidate:
         Outcome(item["outcome"]),
         str(item["reason"]),
         float(str(item["speedup"])),
+        float(str(item["side_by_side_speedup"])),
         float(str(item["max_relative_difference"])),
         tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in timings),
     )

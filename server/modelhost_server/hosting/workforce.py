@@ -1,4 +1,4 @@
-"""The worker processes of one scope: the one that serves, those that take its place and those on their way out."""
+"""The worker processes of one scope: those that serve, those that are to join them and those on their way out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from ..store.records import Scope
 from ..workers.template import Templates
 from ..workers.worker import Worker, WorkerEnd
 from .blame import Blame
+from .serving import Serving
 
 logger = logging.getLogger(__name__)
 
 
 class WorkerState(Enum):
-    """How a scope's worker is; named as in `modelhost.v1.WorkerState`."""
+    """How a scope's workers are; named as in `modelhost.v1.WorkerState`."""
 
     IDLE = "IDLE"
     STARTING = "STARTING"
@@ -35,63 +36,75 @@ class Workforce:
         scope: whose workers.
         templates: start them.
         cache_dir: for what engines prepare once.
-        on_death: told of a worker that served and ended unasked.
+        on_count: told when another number of workers serves.
+        on_death: told of a worker that served, or was joining, and ended unasked.
         on_demoted: told of a version that an engine failed; see `WorkerLink`.
     """
 
     def __init__(
-        self, scope: Scope, templates: Templates, cache_dir: Path,
+        self, scope: Scope, templates: Templates, cache_dir: Path, on_count: Callable[[], None],
         on_death: Callable[[Worker, WorkerEnd], None], on_demoted: Callable[[int, str, str], None],
     ) -> None:  # fmt: skip
-        self.current: Worker | None = None
-        self.state = WorkerState.IDLE
+        self.serving = Serving()
+        self.pick = self.serving.pick
         self.restarts = 0
-        # Anonymous memory of the current worker before its first load.
-        self.baseline = 0
         self.all: set[Worker] = set()
         self.closing = False
         self._scope = scope
         self._templates = templates
         self._cache_dir = cache_dir
+        self._on_count = on_count
         self._on_death = on_death
         self._on_demoted = on_demoted
+        # While nobody serves.
+        self._state = WorkerState.IDLE
+        # Those whose end is a loss.
+        self._needed: set[Worker] = set()
         self._last_death = float("-inf")
         self._starting = asyncio.Lock()
 
-    def pick(self, key: int) -> Worker | None:
-        """The worker that serves the version with this key; None when there is none at the moment."""
-        worker = self.current
-        return worker if worker is not None and key in worker.loaded else None
+    @property
+    def state(self) -> WorkerState:
+        """How the scope is served."""
+        return WorkerState.READY if self.serving else self._state
 
-    async def ensure(self, blame: Blame, with_tensorflow: bool) -> Worker:
-        """The worker that serves; started if there is none.
+    @property
+    def lacking(self) -> int:
+        """How many workers more are to serve."""
+        return 0 if self.closing else max(0, self._scope.config.replicas - len(self.serving))
 
-        One that runs without TensorFlow, and holds nothing yet, makes way for one with it: that is smaller than one
-        that opens TensorFlow later.
+    async def ensure(self, blame: Blame, with_tensorflow: bool) -> list[Worker]:
+        """The workers that serve; one is started if there is none.
+
+        Those that run without TensorFlow, and hold nothing yet, make way for others with it: they are smaller than
+        workers that open TensorFlow later.
 
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         async with self._starting:
-            worker = self.current
-            if worker is not None and worker.alive:
-                if worker.with_tensorflow or not with_tensorflow or worker.loaded or worker.link.busy_keys():
-                    return worker
-                new, baseline = await self.start(with_tensorflow)
-                self.promote(new, baseline)
-                await worker.stop()
-                return new
-            wait = self._last_death + blame.backoff() - asyncio.get_running_loop().time()
-            if wait > 0:
-                self.state = WorkerState.BACKOFF
-                await asyncio.sleep(wait)
-            self.state = WorkerState.STARTING
-            new, baseline = await self.start(with_tensorflow)
-            self.promote(new, baseline)
-            return new
+            if not any(worker.alive for worker in self.serving):
+                await self.pause(blame)
+                self._state = WorkerState.STARTING
+                self.promote(await self.start(with_tensorflow))
+            for worker in self.serving:
+                light = not worker.with_tensorflow and not worker.loaded and not worker.link.under_way
+                if with_tensorflow and light and worker.alive:
+                    new = await self.start(with_tensorflow)
+                    self.dismiss(worker)
+                    self.promote(new)
+                    await worker.stop()
+            return [worker for worker in self.serving if worker.alive]
 
-    async def start(self, with_tensorflow: bool) -> tuple[Worker, int]:
-        """A new worker that does not serve yet, and its anonymous memory.
+    async def pause(self, blame: Blame) -> None:
+        """Waits until the next worker may be started."""
+        wait = self._last_death + blame.backoff() - asyncio.get_running_loop().time()
+        if wait > 0:
+            self._state = WorkerState.BACKOFF
+            await asyncio.sleep(wait)
+
+    async def start(self, with_tensorflow: bool) -> Worker:
+        """A new worker that does not serve yet.
 
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
@@ -111,11 +124,25 @@ class Workforce:
         worker.link.on_demoted = self._on_demoted
         self.all.add(worker)
         worker.ended.add_done_callback(lambda ended: self._on_end(worker, ended.result()))
-        return worker, (await asyncio.to_thread(measure, worker.pid))["anonymous"]
+        worker.baseline = (await asyncio.to_thread(measure, worker.pid))["anonymous"]
+        return worker
 
-    def promote(self, worker: Worker, baseline: int) -> None:
+    def need(self, worker: Worker) -> None:
+        """Counts a worker's end as a death from now on."""
+        self._needed.add(worker)
+
+    def promote(self, worker: Worker) -> None:
         """Lets a worker serve."""
-        self.current, self.baseline, self.state = worker, baseline, WorkerState.READY
+        self.need(worker)
+        self.serving.add(worker)
+        self._on_count()
+
+    def dismiss(self, worker: Worker) -> None:
+        """Lets a worker serve no more; it may go at any time."""
+        self._needed.discard(worker)
+        if worker in self.serving:
+            self.serving.remove(worker)
+            self._on_count()
 
     def note_failed_start(self) -> None:
         """Notes that no worker could be started."""
@@ -123,9 +150,10 @@ class Workforce:
 
     def _on_end(self, worker: Worker, end: WorkerEnd) -> None:
         self.all.discard(worker)
-        if worker is not self.current or self.closing:
+        if worker not in self._needed or self.closing:
             return
-        self.current, self.state = None, WorkerState.BACKOFF
+        self.dismiss(worker)
+        self._state = WorkerState.BACKOFF
         self.restarts += 1
         self._last_death = asyncio.get_running_loop().time()
         self._on_death(worker, end)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from modelhost.v1 import model_pb2, scope_pb2
 
 from ..hosting.batching import Batching
+from ..hosting.findings import explanation
 from ..hosting.keeper import ScopeKeeper
 from ..hosting.running import SignatureRunner
-from ..hosting.tuning import explanation
 from ..store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
 from .batching import batching_message
 from .failures import error_message
@@ -78,6 +78,7 @@ def _candidate_message(candidate: Candidate) -> model_pb2.EngineCandidate:
         outcome=model_pb2.EngineOutcome.Value(f"ENGINE_OUTCOME_{candidate.outcome.name}"),
         reason=candidate.reason,
         speedup=candidate.speedup,
+        side_by_side_speedup=candidate.side_by_side_speedup,
         max_relative_difference=candidate.max_relative_difference,
         timings=[
             model_pb2.EngineTiming(batch_size=batch, tensorflow_ns=tensorflow, engine_ns=engine)
@@ -179,6 +180,7 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
         scope=scope.name,
         config=config_message(scope.config),
         worker_state=scope_pb2.WorkerState.Value(f"WORKER_STATE_{keeper.workers.state.name}"),
+        serving_workers=len(keeper.workers.serving),
         model_count=len(scope.models),
         memory=scope_pb2.ScopeMemory(
             pss_bytes=memory["pss"], private_bytes=memory["private"], limit_bytes=scope.config.memory_limit_bytes

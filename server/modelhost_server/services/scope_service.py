@@ -14,7 +14,9 @@ from ..store.records import ScopeConfig
 from .call import Call
 from .messages import scope_message
 
-_MAX_COUNT = {"intra_op_threads": 1024, "inter_op_threads": 1024, "max_in_flight": 1024, "max_queue": 1_000_000}
+_MAX_COUNT = {
+    "intra_op_threads": 1024, "inter_op_threads": 1024, "max_in_flight": 1024, "max_queue": 1_000_000, "replicas": 64,
+}  # fmt: skip
 _DURATIONS = {"drain_timeout": 3600.0, "overrun_grace": 3600.0}
 _FIELDS = [field.name for field in scope_pb2.ScopeConfig.DESCRIPTOR.fields]
 
@@ -26,7 +28,7 @@ class ScopeService:
         self._host = host
 
     async def create_scope(self, request: pb.CreateScopeRequest, call: Call) -> pb.CreateScopeResponse:
-        """Creates a scope and starts its worker."""
+        """Creates a scope and starts its workers."""
         self._host.check_accepting()
         config = _merged(self._host.scope_defaults, self._host.scope_defaults, request.config, _FIELDS)
         scope = await self._host.create_scope(request.scope, config, request.allow_existing)
@@ -61,7 +63,7 @@ class ScopeService:
         return pb.UpdateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
 
     async def delete_scope(self, request: pb.DeleteScopeRequest, call: Call) -> pb.DeleteScopeResponse:
-        """Deletes a scope and ends its worker."""
+        """Deletes a scope and ends its workers."""
         try:
             await self._host.delete_scope(request.scope, request.force)
         except ModelhostError as error:
@@ -76,7 +78,7 @@ def _merged(
     """`current` with these fields taken from the message; where that has zero, from the defaults.
 
     Raises:
-        ModelhostError: INVALID_REQUEST, UNSUPPORTED.
+        ModelhostError: INVALID_REQUEST.
     """
     changes: dict[str, object] = {}
     for name in fields:
@@ -93,8 +95,6 @@ def _merged(
         if message.memory_limit_bytes < 0:
             raise _out_of_range("memory_limit_bytes", "0 (no limit) or more", message.memory_limit_bytes)
         changes["memory_limit_bytes"] = message.memory_limit_bytes
-    if "replicas" in fields and message.replicas not in (0, 1):
-        raise _unsupported("replicas", "this server runs one worker a scope")
     return replace(current, **changes)  # type: ignore[arg-type]
 
 
@@ -112,7 +112,3 @@ def _out_of_range(name: str, expected: str, got: object) -> ModelhostError:
     return ModelhostError(
         Reason.INVALID_REQUEST, f"config.{name}: expected {expected}; got {got}", field=f"config.{name}"
     )
-
-
-def _unsupported(name: str, why: str) -> ModelhostError:
-    return ModelhostError(Reason.UNSUPPORTED, f"config.{name}: {why}", field=f"config.{name}")

@@ -81,12 +81,15 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An engine that was tried in TensorFlow's place. Timings are batch size, TensorFlow's and its nanoseconds."""
+    """An engine that was tried in TensorFlow's place. Timings are batch size, TensorFlow's and its nanoseconds; the
+    speed-up side by side is 0 where it was not measured.
+    """
 
     engine: str
     outcome: Outcome
     reason: str
     speedup: float = 0.0
+    side_by_side_speedup: float = 0.0
     max_relative_difference: float = 0.0
     timings: tuple[tuple[int, int, int], ...] = ()
 

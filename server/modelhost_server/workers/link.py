@@ -109,6 +109,11 @@ class WorkerLink(asyncio.Protocol):
         # The caller may leave; the worker goes on and its answer must find its place.
         return await asyncio.shield(future)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls wait for an answer."""
+        return len(self._calls)
+
     def busy_keys(self) -> set[int]:
         """Keys of the versions that are running or being loaded."""
         busy = set()

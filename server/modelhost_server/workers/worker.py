@@ -52,6 +52,8 @@ class Worker:
         self.link = link
         self.loaded: set[int] = set()
         self.with_tensorflow = False
+        # Its anonymous memory before its first load.
+        self.baseline = 0
         self.started = asyncio.get_running_loop().time()
         self.ended: asyncio.Future[WorkerEnd] = asyncio.get_running_loop().create_future()
         self._log = log
