@@ -8,10 +8,11 @@ from ._async_models import AsyncModels
 from ._async_optimizations import AsyncOptimizations
 from ._async_predictions import AsyncPredictions
 from ._async_scopes import AsyncScopes
+from ._async_streams import AsyncStreams
 from ._types import DEFAULT_TIMEOUT
 
 
-class AsyncClient(AsyncPredictions, AsyncModels, AsyncOptimizations, AsyncScopes):
+class AsyncClient(AsyncPredictions, AsyncStreams, AsyncModels, AsyncOptimizations, AsyncScopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 
 from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
 from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceStub
-from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from modelhost.v1.prediction_service_pb2 import PredictManyResponse, PredictResponse, PredictStreamResponse
 from modelhost.v1.scope_service_pb2_grpc import ScopeServiceStub
 
 if TYPE_CHECKING:
     from modelhost.v1.model_service_pb2_grpc import ModelServiceAsyncStub
     from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
-    from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
     from modelhost.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
 
 _MODELS, _OPTIMIZATIONS, _PREDICTIONS, _SCOPES = (
@@ -94,13 +93,24 @@ def open_async_channel(
     return grpc.aio.secure_channel(target, credentials, options)
 
 
+class _PredictionStub:
+    """The service that takes its requests as bytes, see `_encoding`."""
+
+    def __init__(self, channel: Any) -> None:
+        self.Predict = channel.unary_unary(f"/{_PREDICTIONS}/Predict", None, PredictResponse.FromString)
+        self.PredictMany = channel.unary_unary(f"/{_PREDICTIONS}/PredictMany", None, PredictManyResponse.FromString)
+        self.PredictStream = channel.stream_stream(
+            f"/{_PREDICTIONS}/PredictStream", None, PredictStreamResponse.FromString
+        )
+
+
 class Stubs:
     """The services of the protocol, upon one channel."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.models = ModelServiceStub(channel)
         self.optimizations = OptimizationServiceStub(channel)
-        self.predictions = PredictionServiceStub(channel)
+        self.predictions = _PredictionStub(channel)
         self.scopes = ScopeServiceStub(channel)
 
 
@@ -111,7 +121,7 @@ class AsyncStubs:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
         self.optimizations = cast("OptimizationServiceAsyncStub", OptimizationServiceStub(channel))
-        self.predictions = cast("PredictionServiceAsyncStub", PredictionServiceStub(channel))
+        self.predictions = _PredictionStub(channel)
         self.scopes = cast("ScopeServiceAsyncStub", ScopeServiceStub(channel))
 
 

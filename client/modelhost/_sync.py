@@ -9,10 +9,11 @@ from ._sync_models import Models
 from ._sync_optimizations import Optimizations
 from ._sync_predictions import Predictions
 from ._sync_scopes import Scopes
+from ._sync_streams import Streams
 from ._types import DEFAULT_TIMEOUT
 
 
-class Client(Predictions, Models, Optimizations, Scopes):
+class Client(Predictions, Streams, Models, Optimizations, Scopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of

@@ -19,6 +19,8 @@ _NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
     for name, number in tensor_pb2.DataType.items()
     if number != tensor_pb2.DATA_TYPE_UNSPECIFIED
 }
+# Below this a copy is as cheap as a view.
+_WORTH_A_VIEW = 4096
 _NAMES = {number: name for name, number in _NUMBERS.items()}
 
 
@@ -53,25 +55,47 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name).newbyteorder("<")
 
 
-def to_message(array: NDArray[Any], name: str) -> tensor_pb2.Tensor:
-    """`array` as it travels. Text becomes UTF-8; the bytes are copied once.
+def dtype_number(name: str) -> tensor_pb2.DataType.ValueType:
+    """The number of a dtype's name on the wire."""
+    return _NUMBERS[name]
+
+
+def wire_dtype(array: NDArray[Any], name: str) -> str:
+    """The name of the dtype that the input `name` travels as.
 
     Raises:
-        InvalidInputError: the input `name` has a dtype that cannot travel.
+        InvalidInputError: its dtype cannot travel.
     """
     dtype = array_dtype_name(array.dtype)
-    if dtype == STRING:
-        values = tensor_pb2.StringValues(values=[_to_bytes(element, name) for element in array.flat])
-        return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_STRING, shape=array.shape, strings=values)
     if dtype not in _NUMBERS:
         raise InvalidInputError(
             f"input {name!r}: arrays of {array.dtype} cannot be sent; expected one of {', '.join(_NUMBERS)}",
             reason="INPUT_DTYPE_MISMATCH",
             details={"input": name},
         )
+    return dtype
+
+
+def raw_bytes(array: NDArray[Any]) -> bytes | memoryview:
+    """The elements of an array of numbers as they travel; a view of the array itself if that is large."""
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return tensor_pb2.Tensor(dtype=_NUMBERS[dtype], shape=array.shape, raw=array.tobytes())
+    if array.nbytes < _WORTH_A_VIEW or not array.flags.c_contiguous:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
+
+
+def to_message(array: NDArray[Any], name: str) -> tensor_pb2.Tensor:
+    """`array` as it travels. Text becomes UTF-8.
+
+    Raises:
+        InvalidInputError: the input `name` has a dtype that cannot travel.
+    """
+    dtype = wire_dtype(array, name)
+    if dtype == STRING:
+        values = tensor_pb2.StringValues(values=[_to_bytes(element, name) for element in array.flat])
+        return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_STRING, shape=array.shape, strings=values)
+    return tensor_pb2.Tensor(dtype=_NUMBERS[dtype], shape=array.shape, raw=bytes(raw_bytes(array)))
 
 
 def from_message(tensor: tensor_pb2.Tensor) -> NDArray[Any]:

@@ -37,6 +37,9 @@ Timeout: TypeAlias = float | Literal[_Default.CLIENT_TIMEOUT] | None
 """Seconds a call may take; None is no limit, CLIENT_TIMEOUT what the client was made with."""
 
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
 class Prediction(dict[str, NDArray[Any]]):
     """Outputs by name, and the version that answered.
 
@@ -80,6 +83,7 @@ class PredictItem:
     version: int | None = None
     label: str | None = None
     outputs: Sequence[str] | None = None
+    priority: int = 0
 
 
 StreamRequest: TypeAlias = PredictItem | tuple[str, Inputs]

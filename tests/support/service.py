@@ -43,6 +43,8 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
         self.dtype = FLOAT32
         self.calls: list[tuple[str, Any, dict[str, str]]] = []
         self.refuse: dict[str, Refused] = {}
+        self.stream_messages: list[int] = []
+        self.stream_metadata: dict[str, str] = {}
         self.watches: list[list[model_service_pb2.WatchModelsResponse | Refused]] = []
 
     def seen(self, name: str) -> list[Any]:
@@ -84,8 +86,9 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
         return self.answer("Predict", request, context, lambda: self.run(request))
 
     def PredictStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        self.stream_metadata = dict(context.invocation_metadata())
         # Answered in pairs, the later one first; a single one is what a stream ends with.
-        iterator = (request for message in request_iterator for request in message.requests)
+        iterator = (request for message in self.noted(request_iterator) for request in message.requests)
         while pair := list(itertools.islice(iterator, 2)):
             for request in reversed(pair):
                 self.calls.append(("PredictStream", request, {}))
@@ -94,6 +97,11 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
                 except Refused as refused:
                     answer = prediction_service_pb2.StreamedResponse(id=request.id, error=refused.error)
                 yield prediction_service_pb2.PredictStreamResponse(responses=[answer])
+
+    def noted(self, messages: Iterator[Any]) -> Iterator[Any]:
+        for message in messages:
+            self.stream_messages.append(len(message.requests))
+            yield message
 
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         def make() -> Any:

@@ -69,6 +69,7 @@ METHODS = [
     "delete_scope",
     "load",
     "load_many",
+    "map",
     "model",
     "models",
     "optimize",

@@ -1,0 +1,193 @@
+"""Asking models over streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+from ._async_flow import AsyncFlow
+from ._async_signatures import AsyncSignatures
+from ._encoding import encode_predict, encode_streamed, encode_timeout
+from ._errors import ModelhostError, UnreachableError
+from ._items import AsyncRequests, AsyncStreamRequests, async_numbered
+from ._messages import outcome
+from ._names import parse_model, routing
+from ._signatures import STALE_REASONS
+from ._spawning import async_spawn
+from ._types import (
+    CLIENT_TIMEOUT,
+    Inputs,
+    Metadata,
+    Prediction,
+    PredictItem,
+    StreamRequest,
+    StreamResult,
+    Timeout,
+)
+
+_Request = TypeVar("_Request")
+
+
+class AsyncStreams(AsyncSignatures):
+    """Asks models over streams."""
+
+    async def map(
+        self,
+        model: str,
+        inputs: AsyncRequests[Inputs],
+        *,
+        signature: str = "",
+        version: int | None = None,
+        label: str | None = None,
+        outputs: Sequence[str] | None = None,
+        priority: int = 0,
+        in_flight: int = 256,
+        timeout: Timeout = CLIENT_TIMEOUT,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[Prediction]:
+        """Runs one signature of a model on many inputs, over one stream and several at a time.
+
+        >>> [float(answer["y"][0]) async for answer in client.map("half_plus_two", ([i] for i in range(5)))]
+        [2.0, 2.5, 3.0, 3.5, 4.0]
+
+        It begins when the first answer is asked for. `inputs` may be without end: it is read no further than
+        `in_flight` ahead of the answers that were taken. It is read in a thread or task beside the caller's.
+
+        Args:
+            model: names it as for `predict`.
+            inputs: what `predict` takes, for each prediction.
+            signature: the signature to run; "serving_default", or the only one, when empty.
+            version: number of the version, if it is not part of `model`.
+            label: label of the version, if it is not part of `model`.
+            outputs: names of the outputs to compute; all when None.
+            priority: among the predictions that wait in a scope, those with the highest run first; 0 is usual.
+            in_flight: predictions under way at most, those among them whose answers wait for an earlier one.
+            timeout: seconds, for each prediction.
+            return_exceptions: yield the error of a prediction that failed in its place, and go on.
+
+        Yields:
+            The predictions, in the order of `inputs`.
+
+        Raises:
+            UnreachableError: the connection broke; `details` tells how many predictions had been answered.
+            ModelhostError: a prediction failed, and it is its turn.
+            Exception: whatever `inputs` raises, after the answers to those before.
+        """
+        ref = parse_model(model, version, label)
+        seconds = encode_timeout(self._seconds(timeout))
+
+        async def encoded(index: int, given: Inputs) -> bytes:
+            arrays = await self._arrays(ref, signature, given)
+            return encode_streamed(index, seconds, encode_predict(ref, signature, outputs or (), priority, arrays))
+
+        flow = AsyncFlow(in_flight)
+        early: dict[int, Prediction | ModelhostError] = {}
+        turn = 0
+        async with aclosing(self._exchange(inputs, encoded, flow, routing(ref))) as answers:
+            async for index, answer in answers:
+                early[index] = answer
+                while turn in early:
+                    answer = early.pop(turn)
+                    turn += 1
+                    if isinstance(answer, ModelhostError) and not return_exceptions:
+                        raise answer
+                    yield answer  # type: ignore[misc]
+                    flow.taken()
+
+    async def predict_stream(
+        self, requests: AsyncStreamRequests, *, in_flight: int = 64, timeout: Timeout = CLIENT_TIMEOUT
+    ) -> AsyncIterator[StreamResult]:
+        """Runs predictions of several models over one stream, many at a time.
+
+        >>> requests = [("half_plus_two", [0.0]), ("no_such_model", [1.0]), ("half_plus_two", [5.0])]
+        >>> results = {result.index: result async for result in client.predict_stream(requests)}
+        >>> results[2].unwrap()["y"]
+        array([4.5], dtype=float32)
+        >>> results[1].error.reason
+        'MODEL_NOT_FOUND'
+
+        A prediction that fails is an answer like any other and stops nothing. When `requests` itself raises, the
+        answers to the requests before are yielded, then the error is raised.
+
+        Args:
+            requests: `(model, inputs)` or `PredictItem`, read no faster than they are answered, in a thread or task
+                beside the caller's.
+            in_flight: predictions under way at most.
+            timeout: seconds, for each prediction.
+
+        Yields:
+            Answers as they come, not in the order of the requests; `index` says which request each belongs to.
+
+        Raises:
+            UnreachableError: the connection broke; predictions that were under way are lost. `details` tells how many
+                had been answered.
+        """
+        seconds = encode_timeout(self._seconds(timeout))
+
+        async def encoded(index: int, request: StreamRequest) -> bytes:
+            item = request if isinstance(request, PredictItem) else PredictItem(*request)
+            ref = parse_model(item.model, item.version, item.label)
+            arrays = await self._arrays(ref, item.signature, item.inputs)
+            return encode_streamed(
+                index, seconds, encode_predict(ref, item.signature, item.outputs or (), item.priority, arrays)
+            )
+
+        flow = AsyncFlow(in_flight)
+        async with aclosing(self._exchange(requests, encoded, flow, ())) as answers:
+            async for index, answer in answers:
+                flow.taken()
+                if isinstance(answer, ModelhostError):
+                    yield StreamResult(index, error=answer)
+                else:
+                    yield StreamResult(index, prediction=answer)
+
+    async def _exchange(
+        self,
+        requests: AsyncRequests[_Request],
+        encoded: Callable[[int, _Request], Awaitable[bytes]],
+        flow: AsyncFlow,
+        metadata: Metadata,
+    ) -> AsyncGenerator[tuple[int, Prediction | ModelhostError], None]:
+        """Sends requests and yields answers, each with the number of its request. The caller tells `flow` when it has
+        taken one.
+        """
+        refused: dict[int, ModelhostError] = {}
+        failures: list[Exception] = []
+
+        async def read() -> None:
+            try:
+                async for index, request in async_numbered(requests):
+                    try:
+                        flow.put(await encoded(index, request))
+                    except ModelhostError as error:
+                        # An empty request is answered by an error, which wakes the reader below to tell this one.
+                        refused[index] = error
+                        flow.put(encode_streamed(index, b"", []))
+                    if not await flow.room():
+                        return
+            except Exception as error:
+                failures.append(error)
+            flow.end()
+
+        end_reading = async_spawn(read)
+        call = self._stubs.predictions.PredictStream(flow.messages(), metadata=self._metadata + metadata)
+        try:
+            with self._told_errors():
+                async for message in call:
+                    for response in message.responses:
+                        answer = refused.pop(response.id, None) or outcome(response)
+                        if isinstance(answer, ModelhostError) and answer.reason in STALE_REASONS:
+                            self._signatures.clear()
+                        yield response.id, answer
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error}; {flow.answered} predictions had been answered, {flow.under_way} were under way",
+                details={"answered": str(flow.answered), "under_way": str(flow.under_way)},
+            ) from error
+        finally:
+            flow.stop()
+            end_reading()
+            call.cancel()
+        if failures:
+            raise failures[0]
