@@ -15,6 +15,7 @@ from modelhost.v1 import (
     optimization_service_pb2,
     prediction_service_pb2,
     scope_service_pb2,
+    shared_memory_service_pb2,
 )
 
 from .config import ServerConfig
@@ -27,6 +28,7 @@ from .services.model_service import ModelService
 from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
+from .services.shared_memory_service import SharedMemoryService
 from .transport.grpcio import Handler
 from .transport.routes import routes
 
@@ -50,6 +52,7 @@ class Server:
             engines=CANDIDATES if config.tuning else (),
             memory_limit_bytes=config.memory_limit_bytes,
             cache_limit_bytes=config.cache_limit_bytes,
+            shares_memory=config.shares_memory,
         )
         self._grpc: grpc.aio.Server | None = None
 
@@ -76,6 +79,9 @@ class Server:
             model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
             prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
             scope_service_pb2.DESCRIPTOR.services_by_name["ScopeService"]: ScopeService(self._host),
+            shared_memory_service_pb2.DESCRIPTOR.services_by_name["SharedMemoryService"]: SharedMemoryService(
+                self._host
+            ),
             optimization_service_pb2.DESCRIPTOR.services_by_name["OptimizationService"]: OptimizationService(
                 Optimizer(self._host)
             ),
