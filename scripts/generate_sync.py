@@ -22,7 +22,8 @@ DOTTED = {
     "import asyncio\n": "import threading\nimport time\n",
     "asyncio.sleep": "time.sleep",
     "asyncio.Event": "threading.Event",
-    "Awaitable[bytes]": "bytes",
+    "asyncio.Lock": "threading.Lock",
+    "Awaitable[Asked]": "Asked",
     "import grpc.aio\n": "",
     "grpc.aio.": "grpc.",
 }
@@ -37,6 +38,7 @@ TOKENS = {
         "Client",
         "Connection",
         "Flow",
+        "Memory",
         "Models",
         "Optimizations",
         "Predictions",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modelhost.v1 import model_pb2, model_service_pb2
 
-from ._async_connection import AsyncConnection
+from ._async_memory import AsyncMemory
 from ._errors import InvalidInputError
 from ._messages import model_info
 from ._names import ModelRef
@@ -17,7 +17,7 @@ from ._signatures import find_signature, needs_signature, to_arrays
 from ._types import CLIENT_TIMEOUT, Inputs, SignatureInfo
 
 
-class AsyncSignatures(AsyncConnection):
+class AsyncSignatures(AsyncMemory):
     """Learns signatures when they are needed, and makes inputs fit them."""
 
     # A signature that proves out of date is learnt again.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from numpy.typing import NDArray
+
+from modelhost.v1.prediction_service_pb2 import StreamedResponse
 
 from ._async_flow import AsyncFlow
 from ._async_signatures import AsyncSignatures
-from ._encoding import encode_predict, encode_streamed, encode_timeout
-from ._errors import ModelhostError, UnreachableError
+from ._encoding import Question, encode_predict, encode_streamed, encode_timeout
+from ._errors import ModelhostError, OperationCancelledError, UnreachableError
 from ._items import AsyncRequests, AsyncStreamRequests, async_numbered
 from ._messages import outcome
 from ._names import parse_model, routing
+from ._shared_memory import Exchange
 from ._signatures import STALE_REASONS
 from ._spawning import async_spawn
 from ._types import (
@@ -26,7 +31,24 @@ from ._types import (
     Timeout,
 )
 
+Asked: TypeAlias = tuple[Question, Mapping[str, NDArray[Any]]]
 _Request = TypeVar("_Request")
+
+
+class _UnderWay(NamedTuple):
+    """What is kept of a prediction that was sent and may use shared memory."""
+
+    question: Question | None = None
+    exchange: Exchange | None = None
+
+    def end(self, error: ModelhostError | None = None) -> None:
+        """Gives back what it has of it."""
+        if self.exchange is not None:
+            self.exchange.end(error)
+
+
+_NOTHING = _UnderWay()
+_ABANDONED = OperationCancelledError("the stream ended before the answer")
 
 
 class AsyncStreams(AsyncSignatures):
@@ -75,16 +97,15 @@ class AsyncStreams(AsyncSignatures):
             Exception: whatever `inputs` raises, after the answers to those before.
         """
         ref = parse_model(model, version, label)
-        seconds = encode_timeout(self._seconds(timeout))
+        question = Question(ref, signature, tuple(outputs or ()), priority)
 
-        async def encoded(index: int, given: Inputs) -> bytes:
-            arrays = await self._arrays(ref, signature, given)
-            return encode_streamed(index, seconds, encode_predict(ref, signature, outputs or (), priority, arrays))
+        async def asked(given: Inputs) -> Asked:
+            return question, await self._arrays(ref, signature, given)
 
         flow = AsyncFlow(in_flight)
         early: dict[int, Prediction | ModelhostError] = {}
         turn = 0
-        async with aclosing(self._exchange(inputs, encoded, flow, routing(ref))) as answers:
+        async with aclosing(self._answers(inputs, asked, timeout, flow, routing(ref))) as answers:
             async for index, answer in answers:
                 early[index] = answer
                 while turn in early:
@@ -123,18 +144,15 @@ class AsyncStreams(AsyncSignatures):
             UnreachableError: the connection broke; predictions that were under way are lost. `details` tells how many
                 had been answered.
         """
-        seconds = encode_timeout(self._seconds(timeout))
 
-        async def encoded(index: int, request: StreamRequest) -> bytes:
+        async def asked(request: StreamRequest) -> Asked:
             item = request if isinstance(request, PredictItem) else PredictItem(*request)
             ref = parse_model(item.model, item.version, item.label)
-            arrays = await self._arrays(ref, item.signature, item.inputs)
-            return encode_streamed(
-                index, seconds, encode_predict(ref, item.signature, item.outputs or (), item.priority, arrays)
-            )
+            question = Question(ref, item.signature, tuple(item.outputs or ()), item.priority)
+            return question, await self._arrays(ref, item.signature, item.inputs)
 
         flow = AsyncFlow(in_flight)
-        async with aclosing(self._exchange(requests, encoded, flow, ())) as answers:
+        async with aclosing(self._answers(requests, asked, timeout, flow, ())) as answers:
             async for index, answer in answers:
                 flow.taken()
                 if isinstance(answer, ModelhostError):
@@ -142,18 +160,37 @@ class AsyncStreams(AsyncSignatures):
                 else:
                     yield StreamResult(index, prediction=answer)
 
-    async def _exchange(
+    async def _answers(
         self,
         requests: AsyncRequests[_Request],
-        encoded: Callable[[int, _Request], Awaitable[bytes]],
+        asked: Callable[[_Request], Awaitable[Asked]],
+        timeout: Timeout,
         flow: AsyncFlow,
         metadata: Metadata,
     ) -> AsyncGenerator[tuple[int, Prediction | ModelhostError], None]:
         """Sends requests and yields answers, each with the number of its request. The caller tells `flow` when it has
         taken one.
         """
+        seconds = encode_timeout(self._seconds(timeout))
+        region = await self._region(confirmed=True)
+        under_way: dict[int, _UnderWay] = {}
         refused: dict[int, ModelhostError] = {}
         failures: list[Exception] = []
+
+        def abandon() -> None:
+            with suppress(KeyError):
+                while True:
+                    _, sent = under_way.popitem()
+                    sent.end(_ABANDONED)
+
+        async def encoded(index: int, request: _Request) -> bytes:
+            question, arrays = await asked(request)
+            if region is None:
+                return encode_streamed(index, seconds, encode_predict(question, arrays))
+            exchange = Exchange.within(region)
+            under_way[index] = _UnderWay(question, exchange)
+            sizes = self._output_sizes.of(question[:2], question.outputs)
+            return encode_streamed(index, seconds, encode_predict(question, arrays, exchange, sizes))
 
         async def read() -> None:
             try:
@@ -165,10 +202,24 @@ class AsyncStreams(AsyncSignatures):
                         refused[index] = error
                         flow.put(encode_streamed(index, b"", []))
                     if not await flow.room():
+                        abandon()
                         return
             except Exception as error:
                 failures.append(error)
             flow.end()
+
+        def told(response: StreamedResponse) -> Prediction | ModelhostError:
+            sent = under_way.pop(response.id, _NOTHING)
+            answer = refused.pop(response.id, None) or outcome(response, sent.exchange)
+            if isinstance(answer, ModelhostError):
+                if answer.reason in STALE_REASONS:
+                    self._signatures.clear()
+                sent.end(answer)
+            else:
+                sent.end()
+                if sent.question is not None:
+                    self._output_sizes.note(sent.question[:2], answer)
+            return answer
 
         end_reading = async_spawn(read)
         call = self._stubs.predictions.PredictStream(flow.messages(), metadata=self._metadata + metadata)
@@ -176,10 +227,7 @@ class AsyncStreams(AsyncSignatures):
             with self._told_errors():
                 async for message in call:
                     for response in message.responses:
-                        answer = refused.pop(response.id, None) or outcome(response)
-                        if isinstance(answer, ModelhostError) and answer.reason in STALE_REASONS:
-                            self._signatures.clear()
-                        yield response.id, answer
+                        yield response.id, told(response)
         except UnreachableError as error:
             raise UnreachableError(
                 f"{error}; {flow.answered} predictions had been answered, {flow.under_way} were under way",
@@ -189,5 +237,6 @@ class AsyncStreams(AsyncSignatures):
             flow.stop()
             end_reading()
             call.cancel()
+            abandon()
         if failures:
             raise failures[0]

@@ -14,11 +14,13 @@ from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
 from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from modelhost.v1.prediction_service_pb2 import PredictManyResponse, PredictResponse, PredictStreamResponse
 from modelhost.v1.scope_service_pb2_grpc import ScopeServiceStub
+from modelhost.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
 
 if TYPE_CHECKING:
     from modelhost.v1.model_service_pb2_grpc import ModelServiceAsyncStub
     from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
     from modelhost.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
+    from modelhost.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceAsyncStub
 
 _MODELS, _OPTIMIZATIONS, _PREDICTIONS, _SCOPES = (
     f"modelhost.v1.{service}Service" for service in ("Model", "Optimization", "Prediction", "Scope")
@@ -40,27 +42,29 @@ def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, obje
 
 # Only what may safely happen twice: questions; and loads, unloads and optimizations, which carry a request id. A
 # prediction may be the very thing that killed the worker, so it gets one more try and no third.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        _retry(
-            {
-                _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
-                _OPTIMIZATIONS: ("OptimizeModel",),
-                _SCOPES: ("GetScope", "ListScopes"),
-            },
-            attempts=3,
-        ),
-        _retry({_PREDICTIONS: ("Predict", "PredictMany")}, attempts=2),
-    ]
-}
+_QUESTIONS_AND_LOADS = _retry(
+    {
+        _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
+        _OPTIMIZATIONS: ("OptimizeModel",),
+        _SCOPES: ("GetScope", "ListScopes"),
+    },
+    attempts=3,
+)
 
 
-def channel_options(max_message_bytes: int | None) -> list[tuple[str, int | str]]:
-    """How a channel behaves; `max_message_bytes` bounds an answer, None does not."""
+def channel_options(max_message_bytes: int | None, retry_predictions: bool) -> list[tuple[str, int | str]]:
+    """How a channel behaves.
+
+    Args:
+        max_message_bytes: bounds an answer; None does not.
+        retry_predictions: have gRPC send them once more. It would use ranges of shared memory again that the server may
+            still write to, so a client that shares memory does that itself.
+    """
+    predictions = _retry({_PREDICTIONS: ("Predict", "PredictMany") if retry_predictions else ("PredictMany",)}, 2)
     return [
         ("grpc.max_receive_message_length", -1 if max_message_bytes is None else max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps({"methodConfig": [_QUESTIONS_AND_LOADS, predictions]})),
         # gRPC retries only requests that fit into this; its default, 256 kB, is less than a few images.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         # Finds connections that broke silently; only while a call is under way.
@@ -74,20 +78,20 @@ def channel_options(max_message_bytes: int | None) -> list[tuple[str, int | str]
 
 
 def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None, retry_predictions: bool
 ) -> grpc.Channel:
     """A channel to `target`, which connects when it is first used."""
-    options = channel_options(max_message_bytes)
+    options = channel_options(max_message_bytes, retry_predictions)
     if credentials is None:
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, credentials, options)
 
 
 def open_async_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None, retry_predictions: bool
 ) -> grpc.aio.Channel:
     """A channel to `target` for the running event loop, which connects when it is first used."""
-    options = channel_options(max_message_bytes)
+    options = channel_options(max_message_bytes, retry_predictions)
     if credentials is None:
         return grpc.aio.insecure_channel(target, options)
     return grpc.aio.secure_channel(target, credentials, options)
@@ -112,6 +116,7 @@ class Stubs:
         self.optimizations = OptimizationServiceStub(channel)
         self.predictions = _PredictionStub(channel)
         self.scopes = ScopeServiceStub(channel)
+        self.memory = SharedMemoryServiceStub(channel)
 
 
 class AsyncStubs:
@@ -123,6 +128,7 @@ class AsyncStubs:
         self.optimizations = cast("OptimizationServiceAsyncStub", OptimizationServiceStub(channel))
         self.predictions = _PredictionStub(channel)
         self.scopes = cast("ScopeServiceAsyncStub", ScopeServiceStub(channel))
+        self.memory = cast("SharedMemoryServiceAsyncStub", SharedMemoryServiceStub(channel))
 
 
 def tls(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from modelhost.v1.tensor_pb2 import Tensor
 
 from . import _tensors
 from ._names import ModelRef, version_choice
+from ._shared_memory import LARGE_BYTES, Exchange
 from ._wire import duration
 
 Chunk: TypeAlias = bytes | memoryview
@@ -31,19 +33,40 @@ Chunk: TypeAlias = bytes | memoryview
 # From protobuf's encoding: the kinds of fields; keys and values of maps are the fields 1 and 2 of their entries.
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _KEY, _VALUE = 1, 2
+_NO_SIZES: Mapping[str, int] = MappingProxyType({})
+
+
+class Question(NamedTuple):
+    """What predictions that differ only in their inputs have in common."""
+
+    ref: ModelRef
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    priority: int = 0
 
 
 def encode_predict(
-    ref: ModelRef, signature: str, outputs: Iterable[str], priority: int, arrays: Mapping[str, NDArray[Any]]
+    question: Question,
+    arrays: Mapping[str, NDArray[Any]],
+    exchange: Exchange | None = None,
+    output_sizes: Mapping[str, int] = _NO_SIZES,
 ) -> list[Chunk]:
-    """A PredictRequest: `arrays` through `signature` of the version that `ref` means.
+    """A PredictRequest.
+
+    Args:
+        question: what to run.
+        arrays: the inputs by name.
+        exchange: where large inputs, and outputs, are put if there is room.
+        output_sizes: bytes that outputs need.
 
     Raises:
         InvalidInputError: an array cannot travel.
     """
-    chunks: list[Chunk] = [_common(ref, signature, tuple(outputs), priority)]
+    chunks: list[Chunk] = [_common(question)]
     for name, array in arrays.items():
-        _add_input(chunks, PredictRequest.INPUTS_FIELD_NUMBER, name, array)
+        _add_input(chunks, PredictRequest.INPUTS_FIELD_NUMBER, name, array, exchange)
+    if exchange is not None and output_sizes:
+        chunks.append(PredictRequest(output_regions=exchange.ask(output_sizes)).SerializeToString())
     return chunks
 
 
@@ -83,7 +106,8 @@ def encode_streamed(index: int, timeout: bytes, request: list[Chunk]) -> bytes:
 
 
 @lru_cache(1024)
-def _common(ref: ModelRef, signature: str, outputs: tuple[str, ...], priority: int) -> bytes:
+def _common(question: Question) -> bytes:
+    ref, signature, outputs, priority = question
     return PredictRequest(
         scope=ref.scope,
         model=ref.model,
@@ -94,10 +118,16 @@ def _common(ref: ModelRef, signature: str, outputs: tuple[str, ...], priority: i
     ).SerializeToString()
 
 
-def _add_input(chunks: list[Chunk], field: int, name: str, array: NDArray[Any]) -> None:
+def _add_input(
+    chunks: list[Chunk], field: int, name: str, array: NDArray[Any], exchange: Exchange | None = None
+) -> None:
     dtype = _tensors.wire_dtype(array, name)
     if dtype == _tensors.STRING:
         tensor = _tensors.to_message(array, name).SerializeToString()
+        chunks += (_entry_start(field, name, len(tensor)), tensor)
+    elif exchange and array.nbytes >= LARGE_BYTES and (place := exchange.put(array)):
+        number = _tensors.dtype_number(dtype)
+        tensor = Tensor(dtype=number, shape=array.shape, shared_memory=place).SerializeToString()
         chunks += (_entry_start(field, name, len(tensor)), tensor)
     else:
         chunks += (_tensor_start(field, name, dtype, array.shape), _tensors.raw_bytes(array))

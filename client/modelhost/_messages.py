@@ -14,6 +14,7 @@ from . import _errors, _tensors
 from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
 from ._errors import InvalidInputError, InvalidRequestError, ModelhostError
 from ._names import ModelRef, check_name, parse_model, version_choice
+from ._shared_memory import Exchange
 from ._signatures import needs_signature, to_arrays
 from ._types import (
     LoadProgress,
@@ -114,17 +115,24 @@ def sample_message(signature: str, arrays: Mapping[str, NDArray[Any]]) -> model_
 # From messages
 
 
-def prediction(message: prediction_service_pb2.PredictResponse) -> Prediction:
+def prediction(message: prediction_service_pb2.PredictResponse, exchange: Exchange | None = None) -> Prediction:
     """The outputs of a prediction, and the version that answered."""
-    outputs = {name: _tensors.from_message(message.outputs[name]) for name in sorted(message.outputs)}
+    outputs = {name: _output(name, message.outputs[name], exchange) for name in sorted(message.outputs)}
     return Prediction(outputs, message.version)
+
+
+def _output(name: str, tensor: tensor_pb2.Tensor, exchange: Exchange | None) -> NDArray[Any]:
+    if exchange is not None and tensor.HasField("shared_memory"):
+        return exchange.take(name, tensor)
+    return _tensors.from_message(tensor)
 
 
 def outcome(
     message: prediction_service_pb2.PredictManyResult | prediction_service_pb2.StreamedResponse,
+    exchange: Exchange | None = None,
 ) -> Prediction | ModelhostError:
     """What became of one prediction of several."""
-    return _errors.from_message(message.error) if message.HasField("error") else prediction(message.response)
+    return _errors.from_message(message.error) if message.HasField("error") else prediction(message.response, exchange)
 
 
 def model_info(message: model_pb2.Model) -> ModelInfo:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ._encoding import encode_many, encode_predict
+from ._encoding import Question, encode_many, encode_predict
 from ._errors import (
     InvalidInputError,
     ModelFailedError,
@@ -19,9 +20,14 @@ from ._errors import (
 )
 from ._messages import outcome, prediction
 from ._names import ModelRef, parse_model, parse_models, routing
+from ._regions import Region
+from ._shared_memory import Exchange
 from ._signatures import STALE_REASONS, needs_signature, to_arrays
 from ._sync_signatures import Signatures
 from ._types import CLIENT_TIMEOUT, Inputs, Prediction, PredictTarget, Timeout
+
+# As gRPC waits before it sends a request again.
+_RETRY_SECONDS = 0.1
 
 
 class Predictions(Signatures):
@@ -76,16 +82,17 @@ class Predictions(Signatures):
             DeadlineExceededError: no answer within the timeout.
         """
         ref = parse_model(model, version, label)
+        question = Question(ref, signature, tuple(outputs or ()), priority)
         was_known = (ref, signature) in self._signatures
         arrays = self._arrays(ref, signature, inputs)
         try:
-            return self._predict(ref, signature, outputs or (), priority, arrays, timeout)
+            return self._predict(question, arrays, timeout)
         except InvalidInputError as error:
             if not was_known or error.reason not in STALE_REASONS:
                 raise
         # The inputs fitted what was known of the model, so the model has changed since.
         arrays = to_arrays(inputs, self._learn(ref, signature))
-        return self._predict(ref, signature, outputs or (), priority, arrays, timeout)
+        return self._predict(question, arrays, timeout)
 
     def predict_many(
         self,
@@ -138,17 +145,44 @@ class Predictions(Signatures):
                 self._signatures.pop((ref, signature), None)
         return results
 
-    def _predict(
-        self,
-        ref: ModelRef,
-        signature: str,
-        outputs: Sequence[str],
-        priority: int,
-        arrays: Mapping[str, NDArray[Any]],
-        timeout: Timeout,
+    def _predict(self, question: Question, arrays: Mapping[str, NDArray[Any]], timeout: Timeout) -> Prediction:
+        if not self._retries_predictions:
+            request = b"".join(encode_predict(question, arrays))
+            return prediction(
+                self._call(self._stubs.predictions.Predict, request, timeout, metadata=routing(question.ref))
+            )
+        seconds = self._seconds(timeout)
+        end = None if seconds is None else time.monotonic() + seconds
+        region = self._region()
+        try:
+            return self._predict_shared(question, arrays, seconds, region)
+        except UnavailableError:
+            time.sleep(_RETRY_SECONDS)
+        except NotFoundError as error:
+            if error.reason != "REGION_NOT_FOUND":
+                raise
+        # After both, the server may be another, which does not know the region.
+        self._forget(region)
+        remaining = None if end is None else end - time.monotonic()
+        return self._predict_shared(question, arrays, remaining, self._region())
+
+    def _predict_shared(
+        self, question: Question, arrays: Mapping[str, NDArray[Any]], timeout: float | None, region: Region | None
     ) -> Prediction:
-        request = b"".join(encode_predict(ref, signature, outputs, priority, arrays))
-        return prediction(self._call(self._stubs.predictions.Predict, request, timeout, metadata=routing(ref)))
+        exchange = Exchange.within(region)
+        sizes = self._output_sizes.of(question[:2], question.outputs)
+        try:
+            request = b"".join(encode_predict(question, arrays, exchange, sizes))
+            response = self._call(self._stubs.predictions.Predict, request, timeout, metadata=routing(question.ref))
+            answer = prediction(response, exchange)
+        except BaseException as error:
+            if exchange is not None:
+                exchange.end(error)
+            raise
+        if exchange is not None:
+            exchange.end()
+        self._output_sizes.note(question[:2], answer)
+        return answer
 
     def _shared_arrays(
         self, targets: Sequence[tuple[ModelRef, str]], inputs: Inputs

@@ -14,11 +14,11 @@ from ._errors import InvalidInputError
 from ._messages import model_info
 from ._names import ModelRef
 from ._signatures import find_signature, needs_signature, to_arrays
-from ._sync_connection import Connection
+from ._sync_memory import Memory
 from ._types import CLIENT_TIMEOUT, Inputs, SignatureInfo
 
 
-class Signatures(Connection):
+class Signatures(Memory):
     """Learns signatures when they are needed, and makes inputs fit them."""
 
     # A signature that proves out of date is learnt again.

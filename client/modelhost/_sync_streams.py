@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from ._encoding import encode_predict, encode_streamed, encode_timeout
-from ._errors import ModelhostError, UnreachableError
+from numpy.typing import NDArray
+
+from modelhost.v1.prediction_service_pb2 import StreamedResponse
+
+from ._encoding import Question, encode_predict, encode_streamed, encode_timeout
+from ._errors import ModelhostError, OperationCancelledError, UnreachableError
 from ._items import Requests, StreamRequests, numbered
 from ._messages import outcome
 from ._names import parse_model, routing
+from ._shared_memory import Exchange
 from ._signatures import STALE_REASONS
 from ._spawning import spawn
 from ._sync_flow import Flow
@@ -27,7 +32,24 @@ from ._types import (
     Timeout,
 )
 
+Asked: TypeAlias = tuple[Question, Mapping[str, NDArray[Any]]]
 _Request = TypeVar("_Request")
+
+
+class _UnderWay(NamedTuple):
+    """What is kept of a prediction that was sent and may use shared memory."""
+
+    question: Question | None = None
+    exchange: Exchange | None = None
+
+    def end(self, error: ModelhostError | None = None) -> None:
+        """Gives back what it has of it."""
+        if self.exchange is not None:
+            self.exchange.end(error)
+
+
+_NOTHING = _UnderWay()
+_ABANDONED = OperationCancelledError("the stream ended before the answer")
 
 
 class Streams(Signatures):
@@ -76,16 +98,15 @@ class Streams(Signatures):
             Exception: whatever `inputs` raises, after the answers to those before.
         """
         ref = parse_model(model, version, label)
-        seconds = encode_timeout(self._seconds(timeout))
+        question = Question(ref, signature, tuple(outputs or ()), priority)
 
-        def encoded(index: int, given: Inputs) -> bytes:
-            arrays = self._arrays(ref, signature, given)
-            return encode_streamed(index, seconds, encode_predict(ref, signature, outputs or (), priority, arrays))
+        def asked(given: Inputs) -> Asked:
+            return question, self._arrays(ref, signature, given)
 
         flow = Flow(in_flight)
         early: dict[int, Prediction | ModelhostError] = {}
         turn = 0
-        with closing(self._exchange(inputs, encoded, flow, routing(ref))) as answers:
+        with closing(self._answers(inputs, asked, timeout, flow, routing(ref))) as answers:
             for index, answer in answers:
                 early[index] = answer
                 while turn in early:
@@ -124,18 +145,15 @@ class Streams(Signatures):
             UnreachableError: the connection broke; predictions that were under way are lost. `details` tells how many
                 had been answered.
         """
-        seconds = encode_timeout(self._seconds(timeout))
 
-        def encoded(index: int, request: StreamRequest) -> bytes:
+        def asked(request: StreamRequest) -> Asked:
             item = request if isinstance(request, PredictItem) else PredictItem(*request)
             ref = parse_model(item.model, item.version, item.label)
-            arrays = self._arrays(ref, item.signature, item.inputs)
-            return encode_streamed(
-                index, seconds, encode_predict(ref, item.signature, item.outputs or (), item.priority, arrays)
-            )
+            question = Question(ref, item.signature, tuple(item.outputs or ()), item.priority)
+            return question, self._arrays(ref, item.signature, item.inputs)
 
         flow = Flow(in_flight)
-        with closing(self._exchange(requests, encoded, flow, ())) as answers:
+        with closing(self._answers(requests, asked, timeout, flow, ())) as answers:
             for index, answer in answers:
                 flow.taken()
                 if isinstance(answer, ModelhostError):
@@ -143,18 +161,37 @@ class Streams(Signatures):
                 else:
                     yield StreamResult(index, prediction=answer)
 
-    def _exchange(
+    def _answers(
         self,
         requests: Requests[_Request],
-        encoded: Callable[[int, _Request], bytes],
+        asked: Callable[[_Request], Asked],
+        timeout: Timeout,
         flow: Flow,
         metadata: Metadata,
     ) -> Generator[tuple[int, Prediction | ModelhostError], None]:
         """Sends requests and yields answers, each with the number of its request. The caller tells `flow` when it has
         taken one.
         """
+        seconds = encode_timeout(self._seconds(timeout))
+        region = self._region(confirmed=True)
+        under_way: dict[int, _UnderWay] = {}
         refused: dict[int, ModelhostError] = {}
         failures: list[Exception] = []
+
+        def abandon() -> None:
+            with suppress(KeyError):
+                while True:
+                    _, sent = under_way.popitem()
+                    sent.end(_ABANDONED)
+
+        def encoded(index: int, request: _Request) -> bytes:
+            question, arrays = asked(request)
+            if region is None:
+                return encode_streamed(index, seconds, encode_predict(question, arrays))
+            exchange = Exchange.within(region)
+            under_way[index] = _UnderWay(question, exchange)
+            sizes = self._output_sizes.of(question[:2], question.outputs)
+            return encode_streamed(index, seconds, encode_predict(question, arrays, exchange, sizes))
 
         def read() -> None:
             try:
@@ -166,10 +203,24 @@ class Streams(Signatures):
                         refused[index] = error
                         flow.put(encode_streamed(index, b"", []))
                     if not flow.room():
+                        abandon()
                         return
             except Exception as error:
                 failures.append(error)
             flow.end()
+
+        def told(response: StreamedResponse) -> Prediction | ModelhostError:
+            sent = under_way.pop(response.id, _NOTHING)
+            answer = refused.pop(response.id, None) or outcome(response, sent.exchange)
+            if isinstance(answer, ModelhostError):
+                if answer.reason in STALE_REASONS:
+                    self._signatures.clear()
+                sent.end(answer)
+            else:
+                sent.end()
+                if sent.question is not None:
+                    self._output_sizes.note(sent.question[:2], answer)
+            return answer
 
         end_reading = spawn(read)
         call = self._stubs.predictions.PredictStream(flow.messages(), metadata=self._metadata + metadata)
@@ -177,10 +228,7 @@ class Streams(Signatures):
             with self._told_errors():
                 for message in call:
                     for response in message.responses:
-                        answer = refused.pop(response.id, None) or outcome(response)
-                        if isinstance(answer, ModelhostError) and answer.reason in STALE_REASONS:
-                            self._signatures.clear()
-                        yield response.id, answer
+                        yield response.id, told(response)
         except UnreachableError as error:
             raise UnreachableError(
                 f"{error}; {flow.answered} predictions had been answered, {flow.under_way} were under way",
@@ -190,5 +238,6 @@ class Streams(Signatures):
             flow.stop()
             end_reading()
             call.cancel()
+            abandon()
         if failures:
             raise failures[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelhost._encoding import encode_many, encode_predict, encode_streamed, encode_timeout
+from modelhost._encoding import Question, encode_many, encode_predict, encode_streamed, encode_timeout
 from modelhost._names import ModelRef
 from modelhost._tensors import from_message
 from modelhost.v1.prediction_service_pb2 import PredictManyRequest, PredictRequest, PredictStreamRequest
@@ -28,8 +28,7 @@ ARRAYS: list[np.ndarray[Any, Any]] = [
 
 
 def predict(arrays: dict[str, np.ndarray[Any, Any]], **changes: Any) -> PredictRequest:
-    arguments = {"ref": REF, "signature": "", "outputs": (), "priority": 0} | changes
-    return PredictRequest.FromString(b"".join(encode_predict(arrays=arrays, **arguments)))
+    return PredictRequest.FromString(b"".join(encode_predict(Question(**{"ref": REF} | changes), arrays)))
 
 
 def check(request: PredictRequest | PredictManyRequest, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -81,7 +80,7 @@ def test_a_request_for_many_models() -> None:
 def test_streamed_requests_one_after_another_are_one_message(ids: list[int], size: int, timeout: float | None) -> None:
     array = np.ones(size, np.int8)
     items = [
-        encode_streamed(index, encode_timeout(timeout), encode_predict(REF, "", (), 0, {"x": array})) for index in ids
+        encode_streamed(index, encode_timeout(timeout), encode_predict(Question(REF), {"x": array})) for index in ids
     ]
     message = PredictStreamRequest.FromString(b"".join(items))
     assert [request.id for request in message.requests] == ids
@@ -93,4 +92,4 @@ def test_streamed_requests_one_after_another_are_one_message(ids: list[int], siz
 
 def test_an_array_of_times_cannot_travel() -> None:
     with pytest.raises(modelhost.InvalidInputError, match="datetime64"):
-        encode_predict(REF, "", (), 0, {"x": np.zeros(1, "datetime64[s]")})
+        encode_predict(Question(REF), {"x": np.zeros(1, "datetime64[s]")})

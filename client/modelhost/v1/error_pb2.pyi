@@ -109,7 +109,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_REGION_ALREADY_EXISTS: _ErrorReason.ValueType  # 40
     """A region of this name is registered, with another size. ALREADY_EXISTS."""
     ERROR_REASON_REGION_INVALID: _ErrorReason.ValueType  # 41
-    """A region's file is not what it must be, or no longer; or a range is not within its region. INVALID_ARGUMENT."""
+    """A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
     ERROR_REASON_REGION_LIMIT: _ErrorReason.ValueType  # 42
     """There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
 
@@ -201,7 +201,7 @@ ERROR_REASON_REGION_NOT_FOUND: ErrorReason.ValueType  # 39
 ERROR_REASON_REGION_ALREADY_EXISTS: ErrorReason.ValueType  # 40
 """A region of this name is registered, with another size. ALREADY_EXISTS."""
 ERROR_REASON_REGION_INVALID: ErrorReason.ValueType  # 41
-"""A region's file is not what it must be, or no longer; or a range is not within its region. INVALID_ARGUMENT."""
+"""A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
 ERROR_REASON_REGION_LIMIT: ErrorReason.ValueType  # 42
 """There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
 global___ErrorReason = ErrorReason

@@ -14,7 +14,6 @@ import re
 import stat
 import weakref
 from pathlib import Path
-from typing import NoReturn
 
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import check_name
@@ -48,35 +47,6 @@ class _RegionRange(FileRange):
     def __init__(self, region: Region, offset: int, size: int) -> None:
         super().__init__(region.fd, offset, size)
         self._region = region
-
-    def read_into(self, target: memoryview) -> None:
-        """Copies the range.
-
-        Raises:
-            ModelhostError: REGION_INVALID.
-        """
-        try:
-            super().read_into(target)
-        except OSError as error:
-            self._fail(error)
-
-    def write_from(self, source: memoryview) -> None:
-        """Copies `source` to the range.
-
-        Raises:
-            ModelhostError: REGION_INVALID.
-        """
-        try:
-            super().write_from(source)
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> NoReturn:
-        raise ModelhostError(
-            Reason.REGION_INVALID,
-            f"the file of region {self._region.name!r} is not as it was registered: {error.strerror}",
-            region=self._region.name,
-        ) from error
 
 
 class Regions:
