@@ -70,11 +70,13 @@ class Memory(Connection):
                 return None
             try:
                 self._register(region)
-            except ModelhostError as error:
+            except BaseException as error:
+                region.close()
+                if not isinstance(error, ModelhostError):
+                    raise
                 # The server does not offer it, or does not see the file: it has another /dev/shm.
                 if isinstance(error, UnsupportedError | InvalidRequestError):
                     self._shares_memory = False
-                region.close()
                 return None
             region.unlink()
             self._current = region
