@@ -18,6 +18,7 @@ from ._errors import (
     NotFoundError,
     UnavailableError,
     UnreachableError,
+    UnsupportedError,
 )
 from ._messages import outcome, prediction
 from ._names import ModelRef, parse_model, parse_models, routing
@@ -158,10 +159,10 @@ class AsyncPredictions(AsyncSignatures):
             return await self._predict_shared(question, arrays, seconds, region)
         except UnavailableError:
             await asyncio.sleep(_RETRY_SECONDS)
-        except NotFoundError as error:
-            if error.reason != "REGION_NOT_FOUND":
+        except (NotFoundError, UnsupportedError) as error:
+            if error.reason not in ("REGION_NOT_FOUND", "UNSUPPORTED"):
                 raise
-        # After both, the server may be another, which does not know the region.
+        # The server may be another now, which does not know the region or shares no memory.
         self._forget(region)
         remaining = None if end is None else end - time.monotonic()
         return await self._predict_shared(question, arrays, remaining, await self._region())

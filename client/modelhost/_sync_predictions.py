@@ -17,6 +17,7 @@ from ._errors import (
     NotFoundError,
     UnavailableError,
     UnreachableError,
+    UnsupportedError,
 )
 from ._messages import outcome, prediction
 from ._names import ModelRef, parse_model, parse_models, routing
@@ -158,10 +159,10 @@ class Predictions(Signatures):
             return self._predict_shared(question, arrays, seconds, region)
         except UnavailableError:
             time.sleep(_RETRY_SECONDS)
-        except NotFoundError as error:
-            if error.reason != "REGION_NOT_FOUND":
+        except (NotFoundError, UnsupportedError) as error:
+            if error.reason not in ("REGION_NOT_FOUND", "UNSUPPORTED"):
                 raise
-        # After both, the server may be another, which does not know the region.
+        # The server may be another now, which does not know the region or shares no memory.
         self._forget(region)
         remaining = None if end is None else end - time.monotonic()
         return self._predict_shared(question, arrays, remaining, self._region())

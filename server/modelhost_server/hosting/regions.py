@@ -39,7 +39,7 @@ class Region:
         return _is_locked(self.fd)
 
 
-class _RegionRange(FileRange):
+class _OpenRange(FileRange):
     """A range of a region, which keeps its file open."""
 
     __slots__ = ("_region",)
@@ -117,7 +117,7 @@ class Regions:
                 f"region {region!r} has {found.byte_size} bytes; got the range from {offset} of {byte_size} bytes",
                 region=region,
             )
-        return _RegionRange(found, offset, byte_size)
+        return _OpenRange(found, offset, byte_size)
 
     def forget_abandoned(self) -> None:
         """Forgets the regions whose callers have gone."""
