@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from modelhost.v1 import model_pb2, model_service_pb2, prediction_service_pb2, tensor_pb2
 
 from . import _errors, _tensors
+from ._batching_messages import batching, batching_message, signature_batching
 from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
 from ._errors import InvalidInputError, InvalidRequestError, ModelhostError
 from ._names import ModelRef, check_name, parse_model, version_choice
@@ -62,6 +63,7 @@ def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelReque
             annotations=spec.annotations,
             pinned=spec.pinned,
             evictable=spec.evictable,
+            batching=batching_message(spec.batching),
         ),
         labels=[check_name("label", label) for label in spec.labels],
         keep_older=spec.keep_older,
@@ -157,10 +159,12 @@ def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionI
         requested_engine=engine_word(options.engine) if options.engine else None,
         tolerance=options.tolerance,
         require_warmup=options.require_warmup,
+        requested_batching=batching(options.batching),
         error=_errors.from_message(message.error) if message.HasField("error") else None,
         engine=_engine_info(message.engine) if message.HasField("engine") else None,
         warmup=_warmup(message.warmup) if message.HasField("warmup") else None,
         signatures={signature.name: _signature_info(signature) for signature in message.signatures},
+        batching={item.signature: signature_batching(item) for item in message.batching},
         variables=tuple(
             VariableInfo(v.name, _tensors.dtype_name(v.dtype), _shape(v.shape), v.byte_size) for v in message.variables
         ),

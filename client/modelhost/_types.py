@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
+from ._batching_types import Batching, SignatureBatching
 from ._engine_types import Engine, EngineInfo, EngineName
 from ._errors import ModelhostError
 
@@ -210,6 +211,8 @@ class VersionInfo:
         requested_engine: the engine that its load asked for; None when the server chooses.
         tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
             output's scale.
+        requested_batching: how its load asked for predictions to run together.
+        batching: how they do, by signature; empty in lists.
         require_warmup: its load fails when a warm-up request fails.
         derived_from: number of the version it was made from, when the server made it.
         derivation: how it was made from that one, e.g. "dynamic_int8".
@@ -228,10 +231,12 @@ class VersionInfo:
     requested_engine: Engine | None
     tolerance: float
     require_warmup: bool
+    requested_batching: Batching
     error: ModelhostError | None
     engine: EngineInfo | None
     warmup: Warmup | None
     signatures: Mapping[str, SignatureInfo]
+    batching: Mapping[str, SignatureBatching]
     variables: tuple[VariableInfo, ...]
     memory: VersionMemory
     statistics: VersionStatistics
@@ -272,6 +277,7 @@ class LoadSpec:
     engine: EngineName | None = None
     tolerance: float | None = None
     require_warmup: bool = False
+    batching: Batching | None = None
     warmup: Sequence[Sample | Mapping[str, ArrayLike]] = ()
     keep_older: bool = False
     pinned: bool = False
