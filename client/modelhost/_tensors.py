@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ _NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
     name.removeprefix("DATA_TYPE_").lower(): number
     for name, number in tensor_pb2.DataType.items()
     if number != tensor_pb2.DATA_TYPE_UNSPECIFIED
+}
+_DTYPES: dict[str, np.dtype[Any]] = {STRING: np.dtype(object)} | {
+    name: np.dtype(name).newbyteorder("<") for name in _NUMBERS if name not in (STRING, "bfloat16")
 }
 # Below this a copy is as cheap as a view.
 _WORTH_A_VIEW = 4096
@@ -40,8 +44,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     Raises:
         UnsupportedError: this client does not know the dtype, or lacks the library for it.
     """
-    if name == STRING:
-        return np.dtype(object)
+    known = _DTYPES.get(name)
+    if known is not None:
+        return known
     if name == "bfloat16":
         # Only those who meet a bfloat16 need the library.
         try:
@@ -50,9 +55,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             raise UnsupportedError("bfloat16 arrays need a library: pip install ml_dtypes") from None
         bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
-    if name not in _NUMBERS:
-        raise UnsupportedError(f"this client does not know the dtype {name}; a newer one may")
-    return np.dtype(name).newbyteorder("<")
+    raise UnsupportedError(f"this client does not know the dtype {name}; a newer one may")
 
 
 def dtype_number(name: str) -> tensor_pb2.DataType.ValueType:
@@ -105,11 +108,14 @@ def from_message(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
         UnsupportedError: this client does not know the dtype, or lacks the library for it.
         InternalError: the tensor contradicts itself.
     """
-    dtype = numpy_dtype(dtype_name(tensor.dtype))
+    dtype, shape = numpy_dtype(dtype_name(tensor.dtype)), tuple(tensor.shape)
     try:
         if tensor.dtype == tensor_pb2.DATA_TYPE_STRING:
-            return np.array(tensor.strings.values, dtype=object).reshape(tensor.shape)
-        return np.frombuffer(tensor.raw, dtype).reshape(tensor.shape)
+            return np.array(tensor.strings.values, dtype=object).reshape(shape)
+        raw = tensor.raw
+        if math.prod(shape) * dtype.itemsize != len(raw):
+            raise ValueError(f"{len(raw)} bytes for the shape {shape} of {dtype}")
+        return np.ndarray(shape, dtype, raw)
     except ValueError as error:
         raise InternalError(f"the server sent a malformed tensor: {error}", reason="INTERNAL") from error
 
