@@ -88,8 +88,9 @@ def test_what_is_joined_comes_apart_again(kinds, rows, missing):
     st.integers(1, 3).flatmap(
         lambda rank: st.lists(
             st.tuples(st.integers(1, 3), st.lists(st.integers(0, 4), min_size=rank, max_size=rank)),
-            min_size=1, max_size=4,
-        )  # fmt: skip
+            min_size=1,
+            max_size=4,
+        )
     ),
     st.integers(0, 2),
 )

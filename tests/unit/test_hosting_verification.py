@@ -99,7 +99,7 @@ UNSAFE: dict[str, Function] = {
     "the first row for all": lambda x: np.repeat(x[:1], len(x), 0),
     "a scalar": lambda x: np.float32(x.sum()),
     "one good output and one of the batch": lambda x: (x, x - x.mean()),
-    "one for each pair": lambda x: (x.reshape(len(x), -1).sum(1)[:, None] - x.reshape(len(x), -1).sum(1)[None]),
+    "one for each pair": lambda x: x.reshape(len(x), -1).sum(1)[:, None] - x.reshape(len(x), -1).sum(1)[None],
     "twice the rows": lambda x: np.concatenate([x, x]),
 }
 

@@ -21,7 +21,7 @@ async def turn() -> None:
 
 async def until(condition) -> None:
     async with asyncio.timeout(SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
