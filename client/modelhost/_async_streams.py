@@ -210,9 +210,10 @@ class AsyncStreams(AsyncSignatures):
 
         def told(response: StreamedResponse) -> Prediction | ModelhostError:
             sent = under_way.pop(response.id, _NOTHING)
-            answer = refused.pop(response.id, None) or outcome(response, sent.exchange)
+            own = refused.pop(response.id, None)
+            answer = own or outcome(response, sent.exchange)
             if isinstance(answer, ModelhostError):
-                if answer.reason in STALE_REASONS:
+                if own is None and answer.reason in STALE_REASONS:
                     self._signatures.clear()
                 sent.end(answer)
             else:

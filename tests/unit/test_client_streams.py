@@ -173,6 +173,13 @@ def test_failures_may_be_answers(client: Any) -> None:
     assert [error.reason for error in (second, third)] == ["INPUT_DTYPE_MISMATCH", "INPUT_DTYPE_MISMATCH"]
 
 
+def test_a_refusal_of_the_clients_own_is_no_reason_to_learn_the_model_again(client: Any, served: Served) -> None:
+    for _ in range(2):
+        client.map("half", [[0.0], ["one"]], return_exceptions=True)
+    # At first, and for each input that does not fit what is known.
+    assert len(served.service.seen("GetModel")) == 3
+
+
 def test_inputs_that_raise_end_it_after_the_answers(client: Any) -> None:
     def inputs() -> Iterator[Any]:
         yield [0.0]
