@@ -14,6 +14,7 @@ from types import TracebackType
 
 import grpc
 import psutil
+import pytest
 from modelhost.v1 import (
     model_service_pb2_grpc,
     optimization_service_pb2_grpc,
@@ -23,6 +24,9 @@ from modelhost.v1 import (
 
 _READY = "modelhost is ready on "
 _START_SECONDS = 60
+
+# For tests of what a transport must do: each runs once with each.
+BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "h2corn"], indirect=True, scope="session")
 
 
 class ServerProcess:

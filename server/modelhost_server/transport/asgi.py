@@ -6,8 +6,8 @@ Every call is on the way of every prediction: what can be made once is made once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 from google.rpc import status_pb2
@@ -67,6 +67,8 @@ class GrpcApplication:
             if not self._stopping:
                 raise
             await answer.fail(status_of(status_error(Code.UNAVAILABLE, "the server has stopped")))
+        except _CallerLeft:
+            pass
         except Exception as error:
             await answer.fail(status_of(error))
         finally:
@@ -182,6 +184,10 @@ def _cut_off() -> ModelhostError:
     return ModelhostError(Reason.INVALID_REQUEST, "expected a whole message; got the beginning of one")
 
 
+class _CallerLeft(Exception):
+    """There is nobody to answer."""
+
+
 class _Answer:
     """What is answered: messages, then a status. A write waits while the caller reads slower than we write."""
 
@@ -196,27 +202,31 @@ class _Answer:
         size = len(message)
         if 0 <= self._limit < size:
             raise too_large("Sent", size, self._limit)
-        if not self._started:
-            self._started = True
-            await self._send(_START)
         head = FRAME.pack(False, size)
-        if size < _LARGE_BYTES:
-            await self._send({"type": "http.response.body", "body": head + message, "more_body": True})
-        else:
-            await self._send({"type": "http.response.body", "body": head, "more_body": True})
-            await self._send({"type": "http.response.body", "body": message, "more_body": True})
+        try:
+            if not self._started:
+                self._started = True
+                await self._send(_START)
+            if size < _LARGE_BYTES:
+                await self._send({"type": "http.response.body", "body": head + message, "more_body": True})
+            else:
+                await self._send({"type": "http.response.body", "body": head, "more_body": True})
+                await self._send({"type": "http.response.body", "body": message, "more_body": True})
+        except OSError:
+            raise _CallerLeft from None
 
     async def finish(self) -> None:
-        if not self._started:
-            await self._send(_START)
-        await self._send(_NO_BODY)
-        await self._send(_OK)
+        await self._end((_NO_BODY, _OK) if self._started else (_START, _NO_BODY, _OK))
 
     async def fail(self, status: status_pb2.Status) -> None:
         headers = status_headers(status)
         if self._started:
-            await self._send(_NO_BODY)
-            await self._send({"type": "http.response.trailers", "headers": headers})
+            await self._end((_NO_BODY, {"type": "http.response.trailers", "headers": headers}))
         else:
-            await self._send({"type": "http.response.start", "status": 200, "headers": [CONTENT_TYPE, *headers]})
-            await self._send(_NO_BODY)
+            start = {"type": "http.response.start", "status": 200, "headers": [CONTENT_TYPE, *headers]}
+            await self._end((start, _NO_BODY))
+
+    async def _end(self, events: Iterable[dict[str, Any]]) -> None:
+        with suppress(OSError):
+            for event in events:
+                await self._send(event)

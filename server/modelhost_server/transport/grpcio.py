@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from ..services.call import Call
 from .base import TransportOptions
+from .listeners import host_and_port
 from .routes import Route
 from .status import status_of
 from .tls import Identity
@@ -43,15 +44,19 @@ class GrpcioTransport:
     def _listen(self, address: str) -> str:
         unix = address.startswith("unix:")
         try:
+            # grpc would take a host without a port, and choose one itself.
+            host = "" if unix else host_and_port(address)[0]
             if self._credentials is None or unix:
                 port = self._server.add_insecure_port(address)
             else:
                 port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             port = 0
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from None
         if not port:
-            raise OSError(f"cannot listen on {address}: the address is in use, not this machine's, or not HOST:PORT")
-        return address if unix else f"{address.rpartition(':')[0]}:{port}"
+            raise OSError(f"cannot listen on {address}: the address is in use, or not this machine's")
+        return address if unix else f"{host}:{port}"
 
     async def start(self) -> None:
         """See Transport."""

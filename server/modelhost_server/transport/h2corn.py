@@ -17,6 +17,10 @@ from .tls import Identity
 # As gRPC's own servers: no limit, and connections that nobody uses are kept for two hours.
 _MAX_STREAMS = (1 << 31) - 1
 _IDLE_SECONDS = 7200.0
+# What may have arrived and not been read, of a stream and of a connection: streams whose reading waits must not keep
+# the others of their connection from being read.
+_STREAM_WINDOW = 2 << 20
+_CONNECTION_WINDOW = 64 << 20
 # It is we who end calls when the drain's time is up, with a status; h2corn would only cut them off.
 _NEVER_SECONDS = 1e6
 
@@ -50,11 +54,11 @@ class H2cornTransport:
         """See Transport."""
         for server in self._servers:
             server.shutdown()
+        self._listeners.close()
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds)
             self._application.end_calls()
             await asyncio.wait(self._serving)
-        self._listeners.close()
 
 
 def _config(bind: tuple[str, ...], tls: Identity | None) -> h2corn.Config:
@@ -66,6 +70,7 @@ def _config(bind: tuple[str, ...], tls: Identity | None) -> h2corn.Config:
     return h2corn.Config(
         bind=bind, grpc=True, http1=False, lifespan="off", access_log=False, date_header=False, runtime_threads=1,
         max_concurrent_streams=_MAX_STREAMS, timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_NEVER_SECONDS,
+        h2_initial_stream_window_size=_STREAM_WINDOW, h2_initial_connection_window_size=_CONNECTION_WINDOW,
         # A watcher may be slow for as long as it likes.
         h2_timeout_response_stall=0, **secured,
     )  # fmt: skip

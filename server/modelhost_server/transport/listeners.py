@@ -12,6 +12,18 @@ _BACKLOG = 1024
 _ANY_PORT = "0"
 
 
+def host_and_port(address: str) -> tuple[str, str]:
+    """The parts of HOST:PORT.
+
+    Raises:
+        OSError: it is something else.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise OSError("expected HOST:PORT or unix:PATH")
+    return host, port
+
+
 class Listeners:
     """The sockets of a server's addresses."""
 
@@ -31,15 +43,17 @@ class Listeners:
         for address in addresses:
             try:
                 opened.append(self._open_unix(address) if address.startswith("unix:") else self._open_tcp(address))
-            except (OSError, ValueError) as error:
+            except OSError as error:
                 self.close()
-                why = error.strerror or str(error) if isinstance(error, OSError) else "expected HOST:PORT or unix:PATH"
-                raise OSError(f"cannot listen on {address}: {why}") from None
+                raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
         return opened
 
     def close(self) -> None:
-        """Closes them all, and removes the files of the Unix ones."""
+        """Ends the listening, for whoever else holds these sockets as well, and removes the files of the Unix ones."""
         for listener in (*self.tcp, *self.unix):
+            # A copy of a socket that listens and is not accepted from keeps callers waiting; this one is over for all.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
@@ -47,9 +61,7 @@ class Listeners:
         self._paths.clear()
 
     def _open_tcp(self, address: str) -> str:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(address)
+        host, port = host_and_port(address)
         # A name may stand for several addresses (localhost: one of IPv4, one of IPv6); they get one port.
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, (ip, number, *_) in found:
