@@ -25,6 +25,8 @@ from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
 from .transport.base import Transport
+from .transport.fronts import FrontConfig, Fronts
+from .transport.listeners import check_free
 from .transport.reflection import SERVICE as REFLECTION
 from .transport.reflection import ReflectionService
 from .transport.routes import Route, routes
@@ -52,6 +54,7 @@ class Server:
             cache_limit_bytes=config.cache_limit_bytes,
         )
         self._transport: Transport | None = None
+        self._fronts: Fronts | None = None
 
     async def start(self) -> list[str]:
         """Starts serving; answers the addresses, with the ports that were really bound.
@@ -61,11 +64,23 @@ class Server:
             ModelhostError: the worker template does not start.
         """
         keep_freed_memory()
-        transport = make_transport(self._config.transport, self._routes(), self._config.transport_options)
-        addresses = transport.listen(self._config.listen)
+        config, all_routes = self._config, self._routes()
+        if config.server_processes > 1:
+            check_free(config.listen)
+        transport = make_transport(config.transport, all_routes, config.transport_options)
+        addresses = transport.listen(config.listen)
         self._transport = transport
         await self._host.start()
         await transport.start()
+        if config.server_processes > 1:
+            # A Unix socket cannot be shared this way; the primary alone has those.
+            shared = [address for address in addresses if not address.startswith("unix:")]
+            self._fronts = Fronts(
+                config.server_processes - 1,
+                all_routes,
+                FrontConfig(config.transport, config.transport_options, shared, config.log_level, config.log_json),
+            )
+            await self._fronts.start()
         return addresses
 
     def _routes(self) -> list[Route]:
@@ -101,7 +116,8 @@ class Server:
         self._host.drain()
         if self._transport is not None:
             await asyncio.sleep(_REFUSE_SECONDS)
-            await self._transport.stop(self._config.drain_seconds)
+            seconds = self._config.drain_seconds
+            await asyncio.gather(self._transport.stop(seconds), *([self._fronts.stop(seconds)] if self._fronts else []))
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:

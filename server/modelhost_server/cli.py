@@ -32,6 +32,9 @@ def serve(
     transport: Annotated[
         str | None, typer.Option(help="What speaks gRPC: grpcio, or h2corn, which costs less.", show_default="grpcio")
     ] = None,
+    server_processes: Annotated[
+        int | None, typer.Option(help="Processes that speak gRPC, on the same ports.", show_default="1")
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM certificate chain; HOST:PORT addresses then speak TLS.")
     ] = None,
@@ -83,10 +86,10 @@ def serve(
     """
     try:
         settings = read_config(
-            config, listen=tuple(listen) if listen else None, transport=transport,
+            config, listen=tuple(listen) if listen else None, transport=transport, server_processes=server_processes,
             tls_certificate=tls_certificate, tls_key=tls_key, tls_client_ca=tls_client_ca,
-            max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds, cache_dir=cache_dir,
-            cache_limit_bytes=cache_limit_bytes, intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
+            max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds,
+            cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes, intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
             max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
             log_level=log_level, log_json=log_json or None,
         )  # fmt: skip

@@ -24,6 +24,7 @@ class ServerConfig(BaseSettings):
         ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
     )
     transport: TransportName = Field("grpcio", description="what speaks HTTP/2 and gRPC")
+    server_processes: int = Field(1, ge=1, le=64, description="processes that speak gRPC, on the same ports")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain of the TCP listeners")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; only clients they vouch for are let in")
@@ -54,13 +55,19 @@ class ServerConfig(BaseSettings):
             raise ValueError("tls_client_ca: expected with tls_certificate and tls_key; got it alone")
         return self
 
+    @model_validator(mode="after")
+    def _ports_to_share(self) -> Self:
+        if self.server_processes > 1 and all(address.startswith("unix:") for address in self.listen):
+            raise ValueError("server_processes: expected a HOST:PORT that processes can share; got Unix sockets only")
+        return self
+
     @property
     def transport_options(self) -> TransportOptions:
         """What the transport is told."""
         tls = None
         if self.tls_certificate is not None and self.tls_key is not None:
             tls = Identity(self.tls_certificate, self.tls_key, self.tls_client_ca)
-        return TransportOptions(self.max_receive_bytes, self.max_send_bytes, tls)
+        return TransportOptions(self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1)
 
     @property
     def scope_defaults(self) -> ScopeConfig:

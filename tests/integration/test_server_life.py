@@ -116,7 +116,7 @@ def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models,
     everything = process.processes()
     process.process.send_signal(number)
     # At once, and when nothing listens any more.
-    for moment in (0.05, 0.6):
+    for moment in (0.05, 1.0):
         time.sleep(moment)
         assert not call.done(), "the call must still run when the drain begins"
         late = Stubs(process.address)

@@ -72,6 +72,11 @@ class ServerProcess:
         children = psutil.Process(self.process.pid).children()
         return sorted(children, key=lambda template: not template.children())
 
+    def fronts(self) -> list[psutil.Process]:
+        """The front processes."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "modelhost_server.transport.front" in child.cmdline()]
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
         return [worker for template in self.templates() for worker in template.children()]
@@ -106,8 +111,8 @@ class ServerProcess:
 class Stubs:
     """The generated stubs over one channel: for tests that must say what the SDK would never say."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1), *options])
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.scopes = scope_service_pb2_grpc.ScopeServiceStub(self.channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -133,8 +134,9 @@ def _answer(route: Route) -> Any:
 def _answer_stream(route: Route) -> Any:
     async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
         try:
-            async for response in route.behaviour(_given(request, route), _call(context)):
-                yield response
+            async with aclosing(route.behaviour(_given(request, route), _call(context))) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:
             await _abort(context, error)
 

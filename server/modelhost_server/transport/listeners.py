@@ -24,6 +24,17 @@ def host_and_port(address: str) -> tuple[str, str]:
     return host, port
 
 
+def check_free(addresses: Sequence[str]) -> None:
+    """Finds out whether somebody listens already, which those who share their ports would not be told.
+
+    Raises:
+        OSError: somebody does, or it is no address.
+    """
+    probe = Listeners(reuse_port=False)
+    probe.open(addresses)
+    probe.close()
+
+
 class Listeners:
     """The sockets of a server's addresses."""
 
