@@ -111,7 +111,7 @@ def test_message_limits_are_options(models):
 def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models, number):
     process, stubs = own
     load(stubs, "default", "slow", models / "slow")
-    call = slow_call(stubs, "default", 1_000_000)
+    call = slow_call(stubs, "default", 400_000)
     time.sleep(0.2)
     everything = process.processes()
     process.process.send_signal(number)
@@ -122,7 +122,7 @@ def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models,
         late = Stubs(process.address)
         assert failure(lambda late=late: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
         late.close()
-    assert call.result(timeout=30).outputs["steps"].raw == (1_000_000).to_bytes(4, "little")
+    assert call.result(timeout=30).outputs["steps"].raw == (400_000).to_bytes(4, "little")
     assert process.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []
 

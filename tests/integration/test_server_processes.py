@@ -174,7 +174,7 @@ def test_a_drain_answers_the_calls_of_fronts(own, models, everybody):
     load(stubs, "default", "slow", models / "slow")
     watch = stubs.models.WatchModels(model_service_pb2.WatchModelsRequest())
     next(watch)
-    call = slow_call(stubs, "default", 600_000)
+    call = slow_call(stubs, "default", 400_000)
     time.sleep(0.2)
     everything = own.processes()
     for each in everything if everybody else everything[:1]:
@@ -184,7 +184,7 @@ def test_a_drain_answers_the_calls_of_fronts(own, models, everybody):
     late = Stubs(own.address)
     assert failure(lambda: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
     late.close()
-    assert call.result(timeout=30).outputs["steps"].raw == (600_000).to_bytes(4, "little")
+    assert call.result(timeout=30).outputs["steps"].raw == (400_000).to_bytes(4, "little")
     assert failure(lambda: list(watch))[1] == "SERVER_DRAINING"
     assert own.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []
