@@ -89,7 +89,8 @@ def serve(
             config, listen=tuple(listen) if listen else None, transport=transport, server_processes=server_processes,
             tls_certificate=tls_certificate, tls_key=tls_key, tls_client_ca=tls_client_ca,
             max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds,
-            cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes, intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
+            cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes,
+            intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
             max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
             log_level=log_level, log_json=log_json or None,
         )  # fmt: skip

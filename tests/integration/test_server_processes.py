@@ -16,8 +16,6 @@ from support.calls import eventually, failure, half, load, scope_of, slow_call
 from support.predict import request
 from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
 
-pytestmark = BOTH_TRANSPORTS
-
 PRIMARY, FRONT = "primary", "front"
 
 
@@ -58,6 +56,7 @@ def stubs(shared):
     stubs.close()
 
 
+@BOTH_TRANSPORTS
 def test_the_services_through_a_front(stubs, models):
     load(stubs, "default", "half", models / "half_plus_two")
     assert half(stubs, "default") == 4.0
@@ -70,6 +69,7 @@ def test_the_services_through_a_front(stubs, models):
     assert "modelhost.v1.PredictionService" in {service.name for service in answer.list_services_response.service}
 
 
+@BOTH_TRANSPORTS
 def test_errors_keep_their_details_through_a_front(stubs):
     code, reason, message = failure(lambda: half(stubs, "default", model="nobody"))
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
@@ -87,6 +87,7 @@ def test_large_messages_through_a_front(stubs, models):
     assert np.array_equal(np.frombuffer(answer.outputs["y"].raw, np.float32), x / 2 + 2)
 
 
+@BOTH_TRANSPORTS
 def test_a_stream_through_a_front_is_bounded_and_whole(stubs, models):
     load(stubs, "default", "streamed", models / "half_plus_two")
     megabyte = request("default", "streamed", {"x": np.zeros(1 << 18, np.float32)})
@@ -168,6 +169,7 @@ def test_kill_9_of_a_front_costs_only_its_calls(own, models):
         stubs.close()
 
 
+@BOTH_TRANSPORTS
 @pytest.mark.parametrize("everybody", [False, True], ids=["the server", "every process"])
 def test_a_drain_answers_the_calls_of_fronts(own, models, everybody):
     stubs = connected_to(own, FRONT)
