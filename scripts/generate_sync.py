@@ -21,24 +21,32 @@ PACKAGE = Path("client/modelhost")
 DOTTED = {
     "import asyncio\n": "import threading\nimport time\n",
     "asyncio.sleep": "time.sleep",
-    "asyncio.Semaphore": "threading.Semaphore",
+    "asyncio.Event": "threading.Event",
+    "asyncio.Lock": "threading.Lock",
+    "Awaitable[Asked]": "Asked",
     "import grpc.aio\n": "",
     "grpc.aio.": "grpc.",
 }
 TOKENS = {
-    "async_items": "items",
+    "aclosing": "closing",
+    "async_numbered": "numbered",
+    "async_spawn": "spawn",
     "open_async_channel": "open_channel",
 } | {
     f"Async{name}": name
     for name in (
         "Client",
         "Connection",
+        "Flow",
+        "Memory",
         "Models",
         "Optimizations",
         "Predictions",
         "Scopes",
         "Signatures",
+        "Requests",
         "StreamRequests",
+        "Streams",
         "Stubs",
         "Watches",
     )

@@ -12,6 +12,7 @@ is a `ModelhostError` or a class below it.
 """
 
 from ._async import AsyncClient
+from ._batching_types import Batching, SignatureBatching
 from ._channel import tls
 from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
 from ._errors import (
@@ -69,6 +70,7 @@ __all__ = [
     "CLIENT_TIMEOUT",
     "AlreadyExistsError",
     "AsyncClient",
+    "Batching",
     "Client",
     "ConflictError",
     "DeadlineExceededError",
@@ -103,6 +105,7 @@ __all__ = [
     "ScopeInfo",
     "ScopeMemory",
     "ScopeStatistics",
+    "SignatureBatching",
     "SignatureInfo",
     "StreamResult",
     "TensorInfo",

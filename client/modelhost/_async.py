@@ -8,10 +8,11 @@ from ._async_models import AsyncModels
 from ._async_optimizations import AsyncOptimizations
 from ._async_predictions import AsyncPredictions
 from ._async_scopes import AsyncScopes
+from ._async_streams import AsyncStreams
 from ._types import DEFAULT_TIMEOUT
 
 
-class AsyncClient(AsyncPredictions, AsyncModels, AsyncOptimizations, AsyncScopes):
+class AsyncClient(AsyncPredictions, AsyncStreams, AsyncModels, AsyncOptimizations, AsyncScopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
@@ -26,6 +27,8 @@ class AsyncClient(AsyncPredictions, AsyncModels, AsyncOptimizations, AsyncScopes
         credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
         token: sent with every call as `authorization: Bearer <token>`.
         max_message_bytes: size of the largest answer to accept; None for no limit.
+        shared_memory: give and take tensors of 64 kB and more in memory that is shared with the server. Where that is
+            not possible (the server is on another machine, or does not offer it) they are sent as ever.
     """
 
     def __init__(
@@ -36,8 +39,14 @@ class AsyncClient(AsyncPredictions, AsyncModels, AsyncOptimizations, AsyncScopes
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         max_message_bytes: int | None = None,
+        shared_memory: bool = False,
     ) -> None:
         super().__init__(
-            target, timeout=timeout, credentials=credentials, token=token, max_message_bytes=max_message_bytes
+            target,
+            timeout=timeout,
+            credentials=credentials,
+            token=token,
+            max_message_bytes=max_message_bytes,
+            shared_memory=shared_memory,
         )
         self._signatures = {}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from modelhost.v1 import model_pb2, model_service_pb2
 
 from ._async_watches import AsyncWatches
+from ._batching_types import Batching
 from ._engine_types import EngineName
 from ._errors import DeadlineExceededError, InternalError, ModelFailedError, NotFoundError
 from ._messages import load_request, load_update, model_info, unload_request, version_info
@@ -46,6 +47,7 @@ class AsyncModels(AsyncWatches):
         engine: EngineName | None = None,
         tolerance: float | None = None,
         require_warmup: bool = False,
+        batching: Batching | None = None,
         warmup: Sequence[Sample | Mapping[str, ArrayLike]] = (),
         keep_older: bool = False,
         pinned: bool = False,
@@ -71,6 +73,7 @@ class AsyncModels(AsyncWatches):
             tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
                 output's scale; 1e-4 when None.
             require_warmup: fail when a warm-up request fails; otherwise that is only told, in `VersionInfo.warmup`.
+            batching: how predictions are to run together; when None the server decides.
             warmup: inputs that the version is run on before it is AVAILABLE, and that engines are checked with: arrays
                 by input name, or a `Sample` to name a signature.
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
@@ -98,6 +101,7 @@ class AsyncModels(AsyncWatches):
             engine=engine,
             tolerance=tolerance,
             require_warmup=require_warmup,
+            batching=batching,
             warmup=warmup,
             keep_older=keep_older,
             pinned=pinned,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from modelhost.v1 import prediction_service_pb2, tensor_pb2
+from numpy.typing import NDArray
 
 from ._async_signatures import AsyncSignatures
+from ._encoding import Question, encode_many, encode_predict
 from ._errors import (
     InvalidInputError,
     ModelFailedError,
@@ -15,12 +18,17 @@ from ._errors import (
     NotFoundError,
     UnavailableError,
     UnreachableError,
+    UnsupportedError,
 )
-from ._items import AsyncStreamRequests, async_items
-from ._messages import many_request, many_result, predict_request, prediction, stream_request, stream_result
-from ._names import ModelRef, parse_model, parse_models
-from ._signatures import STALE_REASONS, needs_signature, to_tensors
-from ._types import CLIENT_TIMEOUT, Inputs, Prediction, PredictItem, PredictTarget, StreamResult, Timeout
+from ._messages import outcome, prediction
+from ._names import ModelRef, parse_model, parse_models, routing
+from ._regions import Region
+from ._shared_memory import Exchange
+from ._signatures import STALE_REASONS, needs_signature, to_arrays
+from ._types import CLIENT_TIMEOUT, Inputs, Prediction, PredictTarget, Timeout
+
+# As gRPC waits before it sends a request again.
+_RETRY_SECONDS = 0.1
 
 
 class AsyncPredictions(AsyncSignatures):
@@ -35,6 +43,7 @@ class AsyncPredictions(AsyncSignatures):
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] | None = None,
+        priority: int = 0,
         timeout: Timeout = CLIENT_TIMEOUT,
     ) -> Prediction:
         """Runs one signature of a model once.
@@ -58,6 +67,7 @@ class AsyncPredictions(AsyncSignatures):
             version: number of the version, if it is not part of `model`.
             label: label of the version, if it is not part of `model`.
             outputs: names of the outputs to compute; all when None.
+            priority: among the predictions that wait in a scope, those with the highest run first; 0 is usual.
             timeout: seconds.
 
         Returns:
@@ -73,16 +83,17 @@ class AsyncPredictions(AsyncSignatures):
             DeadlineExceededError: no answer within the timeout.
         """
         ref = parse_model(model, version, label)
+        question = Question(ref, signature, tuple(outputs or ()), priority)
         was_known = (ref, signature) in self._signatures
-        tensors = await self._tensors(ref, signature, inputs)
+        arrays = await self._arrays(ref, signature, inputs)
         try:
-            return await self._predict(predict_request(ref, tensors, signature, outputs), timeout)
+            return await self._predict(question, arrays, timeout)
         except InvalidInputError as error:
             if not was_known or error.reason not in STALE_REASONS:
                 raise
         # The inputs fitted what was known of the model, so the model has changed since.
-        tensors = to_tensors(inputs, await self._learn(ref, signature))
-        return await self._predict(predict_request(ref, tensors, signature, outputs), timeout)
+        arrays = to_arrays(inputs, await self._learn(ref, signature))
+        return await self._predict(question, arrays, timeout)
 
     async def predict_many(
         self,
@@ -123,107 +134,69 @@ class AsyncPredictions(AsyncSignatures):
         targets = [target if isinstance(target, PredictTarget) else PredictTarget(target) for target in models]
         one_scope, refs = parse_models([(target.model, target.version, target.label) for target in targets], scope)
         signatures = [target.signature for target in targets]
-        tensors = await self._shared_tensors(list(zip(refs, signatures, strict=True)), inputs)
-        if isinstance(tensors, list):
-            return [*tensors]
-        request = many_request(refs, signatures, tensors, outputs, one_scope)
+        arrays = await self._shared_arrays(list(zip(refs, signatures, strict=True)), inputs)
+        if isinstance(arrays, list):
+            return [*arrays]
+        request = encode_many(refs, signatures, arrays, outputs, one_scope)
         metadata = (("modelhost-scope", one_scope),)
         response = await self._call(self._stubs.predictions.PredictMany, request, timeout, metadata=metadata)
-        results = [many_result(result) for result in response.results]
+        results = [outcome(result) for result in response.results]
         for ref, signature, result in zip(refs, signatures, results, strict=False):
             if isinstance(result, ModelhostError) and result.reason in STALE_REASONS:
                 self._signatures.pop((ref, signature), None)
         return results
 
-    async def predict_stream(
-        self, requests: AsyncStreamRequests, *, in_flight: int = 64, timeout: Timeout = CLIENT_TIMEOUT
-    ) -> AsyncIterator[StreamResult]:
-        """Runs many predictions over one stream, several at a time; the fastest way to ask small models a lot.
-
-        >>> requests = [("half_plus_two", [1.0]), ("no_such_model", [1.0]), ("half_plus_two", [5.0])]
-        >>> results = {result.index: result async for result in client.predict_stream(requests)}
-        >>> results[2].unwrap()["y"]
-        array([4.5], dtype=float32)
-        >>> results[1].error.reason
-        'MODEL_NOT_FOUND'
-
-        A prediction that fails is an answer like any other and stops nothing. When `requests` itself raises, the
-        answers to the requests before are yielded, then the error is raised.
-
-        Args:
-            requests: `(model, inputs)` or `PredictItem`, read no faster than they are answered.
-            in_flight: predictions under way at most.
-            timeout: seconds, for each prediction.
-
-        Yields:
-            Answers as they come, not in the order of the requests; `index` says which request each belongs to.
-
-        Raises:
-            UnreachableError: the connection broke; predictions that were under way are lost.
-        """
-        room = asyncio.Semaphore(in_flight)
-        refused: dict[int, ModelhostError] = {}
-        failures: list[Exception] = []
-        stopped = False
-
-        async def messages() -> AsyncIterator[prediction_service_pb2.PredictStreamRequest]:
-            try:
-                async for index, item in async_items(requests):
-                    await room.acquire()
-                    if stopped:
-                        return
-                    try:
-                        request = await self._item_request(item)
-                    except ModelhostError as error:
-                        # An empty request is answered by an error, which wakes the reader below to tell this one.
-                        refused[index] = error
-                        request = prediction_service_pb2.PredictRequest()
-                    yield stream_request(index, request, self._seconds(timeout))
-            # gRPC would log it and tell the caller nothing but that the call was cancelled.
-            except Exception as error:
-                failures.append(error)
-
-        call = self._stubs.predictions.PredictStream(messages(), metadata=self._metadata)
+    async def _predict(self, question: Question, arrays: Mapping[str, NDArray[Any]], timeout: Timeout) -> Prediction:
+        if not self._retries_predictions:
+            request = b"".join(encode_predict(question, arrays))
+            return prediction(
+                await self._call(self._stubs.predictions.Predict, request, timeout, metadata=routing(question.ref))
+            )
+        seconds = self._seconds(timeout)
+        end = None if seconds is None else time.monotonic() + seconds
+        region = await self._region()
         try:
-            with self._told_errors():
-                async for message in call:
-                    for response in message.responses:
-                        room.release()
-                        if response.id in refused:
-                            yield StreamResult(response.id, error=refused.pop(response.id))
-                            continue
-                        result = stream_result(response)
-                        if result.error is not None and result.error.reason in STALE_REASONS:
-                            self._signatures.clear()
-                        yield result
-        finally:
-            # Whoever waits for room must see that nobody answers any more.
-            stopped = True
-            room.release()
-            call.cancel()
-        if failures:
-            raise failures[0]
+            return await self._predict_shared(question, arrays, seconds, region)
+        except UnavailableError:
+            await asyncio.sleep(_RETRY_SECONDS)
+        except (NotFoundError, UnsupportedError) as error:
+            if error.reason not in ("REGION_NOT_FOUND", "UNSUPPORTED"):
+                raise
+        # The server may be another now, which does not know the region or shares no memory.
+        self._forget(region)
+        remaining = None if end is None else end - time.monotonic()
+        return await self._predict_shared(question, arrays, remaining, await self._region())
 
-    async def _item_request(self, item: PredictItem) -> prediction_service_pb2.PredictRequest:
-        ref = parse_model(item.model, item.version, item.label)
-        tensors = await self._tensors(ref, item.signature, item.inputs)
-        return predict_request(ref, tensors, item.signature, item.outputs)
+    async def _predict_shared(
+        self, question: Question, arrays: Mapping[str, NDArray[Any]], timeout: float | None, region: Region | None
+    ) -> Prediction:
+        exchange = Exchange.within(region)
+        sizes = self._output_sizes.of(question[:2], question.outputs)
+        try:
+            request = b"".join(encode_predict(question, arrays, exchange, sizes))
+            response = await self._call(
+                self._stubs.predictions.Predict, request, timeout, metadata=routing(question.ref)
+            )
+            answer = prediction(response, exchange)
+        except BaseException as error:
+            if exchange is not None:
+                exchange.end(error)
+            raise
+        if exchange is not None:
+            exchange.end()
+        self._output_sizes.note(question[:2], answer)
+        return answer
 
-    async def _predict(self, request: prediction_service_pb2.PredictRequest, timeout: Timeout) -> Prediction:
-        # So that a front can route without reading the message.
-        metadata = (("modelhost-scope", request.scope), ("modelhost-model", request.model))
-        return prediction(await self._call(self._stubs.predictions.Predict, request, timeout, metadata=metadata))
-
-    async def _shared_tensors(
+    async def _shared_arrays(
         self, targets: Sequence[tuple[ModelRef, str]], inputs: Inputs
-    ) -> dict[str, tensor_pb2.Tensor] | list[ModelhostError]:
-        """`inputs` as they travel to all targets; or when no target lets them be understood, why not, for each."""
+    ) -> dict[str, NDArray[Any]] | list[ModelhostError]:
+        """`inputs` as arrays for all targets; or when no target lets them be understood, why not, for each."""
         if not needs_signature(inputs):
-            return to_tensors(inputs, None)
+            return to_arrays(inputs, None)
         failures: list[ModelhostError] = []
         for ref, signature in targets:
             try:
-                return await self._tensors(ref, signature, inputs)
+                return await self._arrays(ref, signature, inputs)
             except UnreachableError:
                 raise
             except (NotFoundError, InvalidInputError, ModelFailedError, UnavailableError) as error:

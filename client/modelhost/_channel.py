@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 
 from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
 from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceStub
-from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from modelhost.v1.prediction_service_pb2 import PredictManyResponse, PredictResponse, PredictStreamResponse
 from modelhost.v1.scope_service_pb2_grpc import ScopeServiceStub
+from modelhost.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
 
 if TYPE_CHECKING:
     from modelhost.v1.model_service_pb2_grpc import ModelServiceAsyncStub
     from modelhost.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
-    from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceAsyncStub
     from modelhost.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
+    from modelhost.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceAsyncStub
 
 _MODELS, _OPTIMIZATIONS, _PREDICTIONS, _SCOPES = (
     f"modelhost.v1.{service}Service" for service in ("Model", "Optimization", "Prediction", "Scope")
@@ -41,27 +42,29 @@ def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, obje
 
 # Only what may safely happen twice: questions; and loads, unloads and optimizations, which carry a request id. A
 # prediction may be the very thing that killed the worker, so it gets one more try and no third.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        _retry(
-            {
-                _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
-                _OPTIMIZATIONS: ("OptimizeModel",),
-                _SCOPES: ("GetScope", "ListScopes"),
-            },
-            attempts=3,
-        ),
-        _retry({_PREDICTIONS: ("Predict", "PredictMany")}, attempts=2),
-    ]
-}
+_QUESTIONS_AND_LOADS = _retry(
+    {
+        _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
+        _OPTIMIZATIONS: ("OptimizeModel",),
+        _SCOPES: ("GetScope", "ListScopes"),
+    },
+    attempts=3,
+)
 
 
-def channel_options(max_message_bytes: int | None) -> list[tuple[str, int | str]]:
-    """How a channel behaves; `max_message_bytes` bounds an answer, None does not."""
+def channel_options(max_message_bytes: int | None, retry_predictions: bool) -> list[tuple[str, int | str]]:
+    """How a channel behaves.
+
+    Args:
+        max_message_bytes: bounds an answer; None does not.
+        retry_predictions: have gRPC send them once more. It would use ranges of shared memory again that the server may
+            still write to, so a client that shares memory does that itself.
+    """
+    predictions = _retry({_PREDICTIONS: ("Predict", "PredictMany") if retry_predictions else ("PredictMany",)}, 2)
     return [
         ("grpc.max_receive_message_length", -1 if max_message_bytes is None else max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps({"methodConfig": [_QUESTIONS_AND_LOADS, predictions]})),
         # gRPC retries only requests that fit into this; its default, 256 kB, is less than a few images.
         ("grpc.per_rpc_retry_buffer_size", 64 << 20),
         # Finds connections that broke silently; only while a call is under way.
@@ -75,23 +78,34 @@ def channel_options(max_message_bytes: int | None) -> list[tuple[str, int | str]
 
 
 def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None, retry_predictions: bool
 ) -> grpc.Channel:
     """A channel to `target`, which connects when it is first used."""
-    options = channel_options(max_message_bytes)
+    options = channel_options(max_message_bytes, retry_predictions)
     if credentials is None:
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, credentials, options)
 
 
 def open_async_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None
+    target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int | None, retry_predictions: bool
 ) -> grpc.aio.Channel:
     """A channel to `target` for the running event loop, which connects when it is first used."""
-    options = channel_options(max_message_bytes)
+    options = channel_options(max_message_bytes, retry_predictions)
     if credentials is None:
         return grpc.aio.insecure_channel(target, options)
     return grpc.aio.secure_channel(target, credentials, options)
+
+
+class _PredictionStub:
+    """The service that takes its requests as bytes, see `_encoding`."""
+
+    def __init__(self, channel: Any) -> None:
+        self.Predict = channel.unary_unary(f"/{_PREDICTIONS}/Predict", None, PredictResponse.FromString)
+        self.PredictMany = channel.unary_unary(f"/{_PREDICTIONS}/PredictMany", None, PredictManyResponse.FromString)
+        self.PredictStream = channel.stream_stream(
+            f"/{_PREDICTIONS}/PredictStream", None, PredictStreamResponse.FromString
+        )
 
 
 class Stubs:
@@ -100,8 +114,9 @@ class Stubs:
     def __init__(self, channel: grpc.Channel) -> None:
         self.models = ModelServiceStub(channel)
         self.optimizations = OptimizationServiceStub(channel)
-        self.predictions = PredictionServiceStub(channel)
+        self.predictions = _PredictionStub(channel)
         self.scopes = ScopeServiceStub(channel)
+        self.memory = SharedMemoryServiceStub(channel)
 
 
 class AsyncStubs:
@@ -111,8 +126,9 @@ class AsyncStubs:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.models = cast("ModelServiceAsyncStub", ModelServiceStub(channel))
         self.optimizations = cast("OptimizationServiceAsyncStub", OptimizationServiceStub(channel))
-        self.predictions = cast("PredictionServiceAsyncStub", PredictionServiceStub(channel))
+        self.predictions = _PredictionStub(channel)
         self.scopes = cast("ScopeServiceAsyncStub", ScopeServiceStub(channel))
+        self.memory = cast("SharedMemoryServiceAsyncStub", SharedMemoryServiceStub(channel))
 
 
 def tls(

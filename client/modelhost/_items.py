@@ -1,29 +1,32 @@
-"""What `predict_stream` takes, for each of the two clients."""
+"""What streams of predictions take, for each of the two clients."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from ._types import PredictItem, StreamRequest
+from ._types import StreamRequest
 
-StreamRequests: TypeAlias = Iterable[StreamRequest]
-AsyncStreamRequests: TypeAlias = AsyncIterable[StreamRequest] | Iterable[StreamRequest]
+_Item = TypeVar("_Item")
 
-
-def items(requests: StreamRequests) -> Iterator[tuple[int, PredictItem]]:
-    """The requests, numbered."""
-    for index, request in enumerate(requests):
-        yield index, request if isinstance(request, PredictItem) else PredictItem(*request)
+Requests: TypeAlias = Iterable[_Item]
+AsyncRequests: TypeAlias = AsyncIterable[_Item] | Iterable[_Item]
+StreamRequests: TypeAlias = Requests[StreamRequest]
+AsyncStreamRequests: TypeAlias = AsyncRequests[StreamRequest]
 
 
-async def async_items(requests: AsyncStreamRequests) -> AsyncIterator[tuple[int, PredictItem]]:
-    """The requests, numbered."""
+def numbered(requests: Requests[_Item]) -> Iterator[tuple[int, _Item]]:
+    """The requests, from 0."""
+    return enumerate(requests)
+
+
+async def async_numbered(requests: AsyncRequests[_Item]) -> AsyncIterator[tuple[int, _Item]]:
+    """The requests, from 0."""
     if not isinstance(requests, AsyncIterable):
-        for item in items(requests):
-            yield item
+        for numbered_item in enumerate(requests):
+            yield numbered_item
         return
     index = 0
     async for request in requests:
-        yield index, request if isinstance(request, PredictItem) else PredictItem(*request)
+        yield index, request
         index += 1

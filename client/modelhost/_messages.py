@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from numpy.typing import NDArray
 
 from modelhost.v1 import model_pb2, model_service_pb2, prediction_service_pb2, tensor_pb2
 
 from . import _errors, _tensors
+from ._batching_messages import batching, batching_message, signature_batching
 from ._engine_types import EngineCandidate, EngineInfo, EngineTiming
 from ._errors import InvalidInputError, InvalidRequestError, ModelhostError
-from ._names import ModelRef, check_name, parse_model
-from ._signatures import needs_signature, to_tensors
+from ._names import ModelRef, check_name, parse_model, version_choice
+from ._shared_memory import Exchange
+from ._signatures import needs_signature, to_arrays
 from ._types import (
     LoadProgress,
     LoadSpec,
@@ -21,7 +25,6 @@ from ._types import (
     Prediction,
     Sample,
     SignatureInfo,
-    StreamResult,
     TensorInfo,
     VariableInfo,
     VersionInfo,
@@ -30,50 +33,9 @@ from ._types import (
     Warmup,
     WatchEvent,
 )
-from ._wire import duration, enum_number, enum_word, optional_time, server_path
+from ._wire import enum_number, enum_word, optional_time, server_path
 
 # To messages
-
-
-def predict_request(
-    ref: ModelRef, tensors: Mapping[str, tensor_pb2.Tensor], signature: str, outputs: Any
-) -> prediction_service_pb2.PredictRequest:
-    """What to run: `tensors` through `signature` of the version that `ref` means."""
-    return prediction_service_pb2.PredictRequest(
-        scope=ref.scope,
-        model=ref.model,
-        signature=signature,
-        inputs=tensors,
-        output_filter=outputs,
-        **version_choice(ref),
-    )
-
-
-def many_request(
-    refs: Sequence[ModelRef],
-    signatures: Sequence[str],
-    tensors: Mapping[str, tensor_pb2.Tensor],
-    outputs: Sequence[str] | None,
-    scope: str,
-) -> prediction_service_pb2.PredictManyRequest:
-    """What to run: `tensors` through several models of `scope`, each with its signature."""
-    targets = [
-        prediction_service_pb2.PredictManyTarget(model=ref.model, signature=signature, **version_choice(ref))
-        for ref, signature in zip(refs, signatures, strict=True)
-    ]
-    return prediction_service_pb2.PredictManyRequest(
-        scope=scope, targets=targets, inputs=tensors, output_filter=outputs
-    )
-
-
-def stream_request(
-    index: int, request: prediction_service_pb2.PredictRequest, timeout: float | None
-) -> prediction_service_pb2.PredictStreamRequest:
-    """A prediction of a stream; `index` comes back with the answer."""
-    item = prediction_service_pb2.StreamedRequest(
-        id=index, request=request, timeout=None if timeout is None else duration(timeout)
-    )
-    return prediction_service_pb2.PredictStreamRequest(requests=[item])
 
 
 def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelRequest:
@@ -101,6 +63,7 @@ def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelReque
             annotations=spec.annotations,
             pinned=spec.pinned,
             evictable=spec.evictable,
+            batching=batching_message(spec.batching),
         ),
         labels=[check_name("label", label) for label in spec.labels],
         keep_older=spec.keep_older,
@@ -122,13 +85,6 @@ def unload_request(ref: ModelRef, missing_ok: bool, wait: bool) -> model_service
     )
 
 
-def version_choice(ref: ModelRef) -> dict[str, Any]:
-    """The fields of a request that say which version is meant."""
-    if ref.version:
-        return {"version": ref.version}
-    return {"label": ref.label} if ref.label else {}
-
-
 def _tolerance(tolerance: float | None) -> float:
     if tolerance is None:
         return 0.0
@@ -148,28 +104,37 @@ def _warmup_message(place: int, given: Any) -> model_pb2.Sample:
             "loaded: {'x': np.zeros((1, 3), np.float32)}",
             reason="INPUT_MALFORMED",
         )
-    return model_pb2.Sample(signature=sample.signature, inputs=to_tensors(sample.inputs, None))
+    return sample_message(sample.signature, to_arrays(sample.inputs, None))
+
+
+def sample_message(signature: str, arrays: Mapping[str, NDArray[Any]]) -> model_pb2.Sample:
+    """Inputs given as an example, for `signature`."""
+    return model_pb2.Sample(
+        signature=signature, inputs={name: _tensors.to_message(array, name) for name, array in arrays.items()}
+    )
 
 
 # From messages
 
 
-def prediction(message: prediction_service_pb2.PredictResponse) -> Prediction:
+def prediction(message: prediction_service_pb2.PredictResponse, exchange: Exchange | None = None) -> Prediction:
     """The outputs of a prediction, and the version that answered."""
-    outputs = {name: _tensors.from_message(message.outputs[name]) for name in sorted(message.outputs)}
+    outputs = {name: _output(name, message.outputs[name], exchange) for name in sorted(message.outputs)}
     return Prediction(outputs, message.version)
 
 
-def stream_result(message: prediction_service_pb2.StreamedResponse) -> StreamResult:
-    """The answer to a prediction of a stream."""
-    if message.HasField("error"):
-        return StreamResult(message.id, error=_errors.from_message(message.error))
-    return StreamResult(message.id, prediction=prediction(message.response))
+def _output(name: str, tensor: tensor_pb2.Tensor, exchange: Exchange | None) -> NDArray[Any]:
+    if exchange is not None and tensor.HasField("shared_memory"):
+        return exchange.take(name, tensor)
+    return _tensors.from_message(tensor)
 
 
-def many_result(message: prediction_service_pb2.PredictManyResult) -> Prediction | ModelhostError:
-    """What became of one model of several."""
-    return _errors.from_message(message.error) if message.HasField("error") else prediction(message.response)
+def outcome(
+    message: prediction_service_pb2.PredictManyResult | prediction_service_pb2.StreamedResponse,
+    exchange: Exchange | None = None,
+) -> Prediction | ModelhostError:
+    """What became of one prediction of several."""
+    return _errors.from_message(message.error) if message.HasField("error") else prediction(message.response, exchange)
 
 
 def model_info(message: model_pb2.Model) -> ModelInfo:
@@ -194,10 +159,12 @@ def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionI
         requested_engine=engine_word(options.engine) if options.engine else None,
         tolerance=options.tolerance,
         require_warmup=options.require_warmup,
+        requested_batching=batching(options.batching),
         error=_errors.from_message(message.error) if message.HasField("error") else None,
         engine=_engine_info(message.engine) if message.HasField("engine") else None,
         warmup=_warmup(message.warmup) if message.HasField("warmup") else None,
         signatures={signature.name: _signature_info(signature) for signature in message.signatures},
+        batching={item.signature: signature_batching(item) for item in message.batching},
         variables=tuple(
             VariableInfo(v.name, _tensors.dtype_name(v.dtype), _shape(v.shape), v.byte_size) for v in message.variables
         ),

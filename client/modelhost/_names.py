@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from ._errors import InvalidRequestError
 
@@ -25,6 +26,7 @@ class ModelRef(NamedTuple):
         return f"{self.scope}/{self.model}@{choice}" if choice else f"{self.scope}/{self.model}"
 
 
+@lru_cache(4096)
 def parse_model(name: str, version: int | None = None, label: str | None = None) -> ModelRef:
     """What `name` means.
 
@@ -81,6 +83,18 @@ def parse_models(
             reason="INVALID_REQUEST",
         )
     return scopes[0], refs
+
+
+def version_choice(ref: ModelRef) -> dict[str, Any]:
+    """The fields of a request that say which version is meant."""
+    if ref.version:
+        return {"version": ref.version}
+    return {"label": ref.label} if ref.label else {}
+
+
+def routing(ref: ModelRef) -> tuple[tuple[str, str], ...]:
+    """Metadata of a prediction, so that a front can route it without reading the message."""
+    return (("modelhost-scope", ref.scope), ("modelhost-model", ref.model))
 
 
 def check_name(kind: str, name: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from modelhost.v1 import model_pb2
 from modelhost.v1 import optimization_service_pb2 as pb
 
-from ._messages import engine_word, version_choice, version_info
-from ._names import ModelRef, check_name
+from ._messages import engine_word, version_info
+from ._names import ModelRef, check_name, version_choice
 from ._optimization_types import (
     OptimizationMeasure,
     OptimizationProgress,

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelhost.v1 import tensor_pb2
-
 from . import _tensors
 from ._errors import InvalidInputError, ModelFailedError, NotFoundError, UnavailableError
 from ._names import ModelRef
@@ -77,19 +75,19 @@ def find_version(info: ModelInfo, ref: ModelRef) -> VersionInfo:
     return latest
 
 
-def to_tensors(inputs: Inputs, signature: SignatureInfo | None) -> dict[str, tensor_pb2.Tensor]:
-    """`inputs` as they travel, checked against the signature when it is known.
+def to_arrays(inputs: Inputs, signature: SignatureInfo | None) -> dict[str, NDArray[Any]]:
+    """`inputs` as arrays by name, checked against the signature when it is known.
 
     Raises:
-        InvalidInputError: they do not fit, or cannot travel at all.
+        InvalidInputError: they do not fit.
     """
     if signature is None:
         if not isinstance(inputs, Mapping):
             raise TypeError("a bare array cannot be sent without a signature")
-        return {name: _tensors.to_message(np.asarray(value), name) for name, value in inputs.items()}
+        return {name: np.asarray(value) for name, value in inputs.items()}
     named = inputs if isinstance(inputs, Mapping) else {_single_input(signature): inputs}
     _check_names(named, signature)
-    return {name: _tensors.to_message(_fit(signature.inputs[name], value), name) for name, value in named.items()}
+    return {name: _fit(signature.inputs[name], value) for name, value in named.items()}
 
 
 def _single_input(signature: SignatureInfo) -> str:

@@ -9,10 +9,11 @@ from ._sync_models import Models
 from ._sync_optimizations import Optimizations
 from ._sync_predictions import Predictions
 from ._sync_scopes import Scopes
+from ._sync_streams import Streams
 from ._types import DEFAULT_TIMEOUT
 
 
-class Client(Predictions, Models, Optimizations, Scopes):
+class Client(Predictions, Streams, Models, Optimizations, Scopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
@@ -27,6 +28,8 @@ class Client(Predictions, Models, Optimizations, Scopes):
         credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
         token: sent with every call as `authorization: Bearer <token>`.
         max_message_bytes: size of the largest answer to accept; None for no limit.
+        shared_memory: give and take tensors of 64 kB and more in memory that is shared with the server. Where that is
+            not possible (the server is on another machine, or does not offer it) they are sent as ever.
     """
 
     def __init__(
@@ -37,8 +40,14 @@ class Client(Predictions, Models, Optimizations, Scopes):
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         max_message_bytes: int | None = None,
+        shared_memory: bool = False,
     ) -> None:
         super().__init__(
-            target, timeout=timeout, credentials=credentials, token=token, max_message_bytes=max_message_bytes
+            target,
+            timeout=timeout,
+            credentials=credentials,
+            token=token,
+            max_message_bytes=max_message_bytes,
+            shared_memory=shared_memory,
         )
         self._signatures = {}

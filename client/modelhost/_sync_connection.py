@@ -31,10 +31,11 @@ class Connection:
         credentials: grpc.ChannelCredentials | None,
         token: str | None,
         max_message_bytes: int | None,
+        retry_predictions: bool,
     ) -> None:
         self.target = target
         self.timeout = timeout
-        self._channel = open_channel(target, credentials, max_message_bytes)
+        self._channel = open_channel(target, credentials, max_message_bytes, retry_predictions)
         self._stubs = Stubs(self._channel)
         self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
 

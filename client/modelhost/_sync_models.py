@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from modelhost.v1 import model_pb2, model_service_pb2
 
+from ._batching_types import Batching
 from ._engine_types import EngineName
 from ._errors import DeadlineExceededError, InternalError, ModelFailedError, NotFoundError
 from ._messages import load_request, load_update, model_info, unload_request, version_info
@@ -47,6 +48,7 @@ class Models(Watches):
         engine: EngineName | None = None,
         tolerance: float | None = None,
         require_warmup: bool = False,
+        batching: Batching | None = None,
         warmup: Sequence[Sample | Mapping[str, ArrayLike]] = (),
         keep_older: bool = False,
         pinned: bool = False,
@@ -72,6 +74,7 @@ class Models(Watches):
             tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
                 output's scale; 1e-4 when None.
             require_warmup: fail when a warm-up request fails; otherwise that is only told, in `VersionInfo.warmup`.
+            batching: how predictions are to run together; when None the server decides.
             warmup: inputs that the version is run on before it is AVAILABLE, and that engines are checked with: arrays
                 by input name, or a `Sample` to name a signature.
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
@@ -99,6 +102,7 @@ class Models(Watches):
             engine=engine,
             tolerance=tolerance,
             require_warmup=require_warmup,
+            batching=batching,
             warmup=warmup,
             keep_older=keep_older,
             pinned=pinned,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from modelhost.v1 import model_pb2
 
 from ._errors import InternalError
+from ._messages import sample_message
 from ._names import ModelRef, parse_model
 from ._optimization_messages import optimization_progress, optimization_report, optimize_request
 from ._optimization_types import OptimizationMethod, OptimizationProgress, OptimizationReport
@@ -94,5 +95,4 @@ class Optimizations(Signatures):
 
     def _sample(self, ref: ModelRef, given: Sample | Inputs) -> model_pb2.Sample:
         sample = given if isinstance(given, Sample) else Sample(given)
-        tensors = self._tensors(ref, sample.signature, sample.inputs)
-        return model_pb2.Sample(signature=sample.signature, inputs=tensors)
+        return sample_message(sample.signature, self._arrays(ref, sample.signature, sample.inputs))

@@ -4,32 +4,35 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
-from modelhost.v1 import model_pb2, model_service_pb2, tensor_pb2
+from numpy.typing import NDArray
+
+from modelhost.v1 import model_pb2, model_service_pb2
 
 from ._errors import InvalidInputError
 from ._messages import model_info
 from ._names import ModelRef
-from ._signatures import find_signature, needs_signature, to_tensors
-from ._sync_connection import Connection
+from ._signatures import find_signature, needs_signature, to_arrays
+from ._sync_memory import Memory
 from ._types import CLIENT_TIMEOUT, Inputs, SignatureInfo
 
 
-class Signatures(Connection):
+class Signatures(Memory):
     """Learns signatures when they are needed, and makes inputs fit them."""
 
     # A signature that proves out of date is learnt again.
     _signatures: dict[tuple[ModelRef, str], SignatureInfo]
 
-    def _tensors(self, ref: ModelRef, signature: str, inputs: Inputs) -> dict[str, tensor_pb2.Tensor]:
+    def _arrays(self, ref: ModelRef, signature: str, inputs: Inputs) -> dict[str, NDArray[Any]]:
         known = self._signatures.get((ref, signature))
         if known is not None:
             # When they do not fit, it may be the signature that is out of date.
             with suppress(InvalidInputError):
-                return to_tensors(inputs, known)
+                return to_arrays(inputs, known)
         elif not needs_signature(inputs):
-            return to_tensors(inputs, None)
-        return to_tensors(inputs, self._learn(ref, signature))
+            return to_arrays(inputs, None)
+        return to_arrays(inputs, self._learn(ref, signature))
 
     def _learn(self, ref: ModelRef, signature: str) -> SignatureInfo:
         request = model_service_pb2.GetModelRequest(

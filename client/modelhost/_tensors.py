@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ _NUMBERS: dict[str, tensor_pb2.DataType.ValueType] = {
     for name, number in tensor_pb2.DataType.items()
     if number != tensor_pb2.DATA_TYPE_UNSPECIFIED
 }
+_DTYPES: dict[str, np.dtype[Any]] = {STRING: np.dtype(object)} | {
+    name: np.dtype(name).newbyteorder("<") for name in _NUMBERS if name not in (STRING, "bfloat16")
+}
+# Below this a copy is as cheap as a view.
+_WORTH_A_VIEW = 4096
 _NAMES = {number: name for name, number in _NUMBERS.items()}
 
 
@@ -38,8 +44,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     Raises:
         UnsupportedError: this client does not know the dtype, or lacks the library for it.
     """
-    if name == STRING:
-        return np.dtype(object)
+    known = _DTYPES.get(name)
+    if known is not None:
+        return known
     if name == "bfloat16":
         # Only those who meet a bfloat16 need the library.
         try:
@@ -48,30 +55,50 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             raise UnsupportedError("bfloat16 arrays need a library: pip install ml_dtypes") from None
         bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
-    if name not in _NUMBERS:
-        raise UnsupportedError(f"this client does not know the dtype {name}; a newer one may")
-    return np.dtype(name).newbyteorder("<")
+    raise UnsupportedError(f"this client does not know the dtype {name}; a newer one may")
 
 
-def to_message(array: NDArray[Any], name: str) -> tensor_pb2.Tensor:
-    """`array` as it travels. Text becomes UTF-8; the bytes are copied once.
+def dtype_number(name: str) -> tensor_pb2.DataType.ValueType:
+    """The number of a dtype's name on the wire."""
+    return _NUMBERS[name]
+
+
+def wire_dtype(array: NDArray[Any], name: str) -> str:
+    """The name of the dtype that the input `name` travels as.
 
     Raises:
-        InvalidInputError: the input `name` has a dtype that cannot travel.
+        InvalidInputError: its dtype cannot travel.
     """
     dtype = array_dtype_name(array.dtype)
-    if dtype == STRING:
-        values = tensor_pb2.StringValues(values=[_to_bytes(element, name) for element in array.flat])
-        return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_STRING, shape=array.shape, strings=values)
     if dtype not in _NUMBERS:
         raise InvalidInputError(
             f"input {name!r}: arrays of {array.dtype} cannot be sent; expected one of {', '.join(_NUMBERS)}",
             reason="INPUT_DTYPE_MISMATCH",
             details={"input": name},
         )
+    return dtype
+
+
+def raw_bytes(array: NDArray[Any]) -> bytes | memoryview:
+    """The elements of an array of numbers as they travel; a view of the array itself if that is large."""
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return tensor_pb2.Tensor(dtype=_NUMBERS[dtype], shape=array.shape, raw=array.tobytes())
+    if array.nbytes < _WORTH_A_VIEW or not array.flags.c_contiguous:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
+
+
+def to_message(array: NDArray[Any], name: str) -> tensor_pb2.Tensor:
+    """`array` as it travels. Text becomes UTF-8.
+
+    Raises:
+        InvalidInputError: the input `name` has a dtype that cannot travel.
+    """
+    dtype = wire_dtype(array, name)
+    if dtype == STRING:
+        values = tensor_pb2.StringValues(values=[_to_bytes(element, name) for element in array.flat])
+        return tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_STRING, shape=array.shape, strings=values)
+    return tensor_pb2.Tensor(dtype=_NUMBERS[dtype], shape=array.shape, raw=bytes(raw_bytes(array)))
 
 
 def from_message(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
@@ -81,11 +108,14 @@ def from_message(tensor: tensor_pb2.Tensor) -> NDArray[Any]:
         UnsupportedError: this client does not know the dtype, or lacks the library for it.
         InternalError: the tensor contradicts itself.
     """
-    dtype = numpy_dtype(dtype_name(tensor.dtype))
+    dtype, shape = numpy_dtype(dtype_name(tensor.dtype)), tuple(tensor.shape)
     try:
         if tensor.dtype == tensor_pb2.DATA_TYPE_STRING:
-            return np.array(tensor.strings.values, dtype=object).reshape(tensor.shape)
-        return np.frombuffer(tensor.raw, dtype).reshape(tensor.shape)
+            return np.array(tensor.strings.values, dtype=object).reshape(shape)
+        raw = tensor.raw
+        if math.prod(shape) * dtype.itemsize != len(raw):
+            raise ValueError(f"{len(raw)} bytes for the shape {shape} of {dtype}")
+        return np.ndarray(shape, dtype, raw)
     except ValueError as error:
         raise InternalError(f"the server sent a malformed tensor: {error}", reason="INTERNAL") from error
 

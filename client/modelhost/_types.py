@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
+from ._batching_types import Batching, SignatureBatching
 from ._engine_types import Engine, EngineInfo, EngineName
 from ._errors import ModelhostError
 
@@ -35,6 +36,9 @@ class _Default(Enum):
 CLIENT_TIMEOUT: Final = _Default.CLIENT_TIMEOUT
 Timeout: TypeAlias = float | Literal[_Default.CLIENT_TIMEOUT] | None
 """Seconds a call may take; None is no limit, CLIENT_TIMEOUT what the client was made with."""
+
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Prediction(dict[str, NDArray[Any]]):
@@ -80,6 +84,7 @@ class PredictItem:
     version: int | None = None
     label: str | None = None
     outputs: Sequence[str] | None = None
+    priority: int = 0
 
 
 StreamRequest: TypeAlias = PredictItem | tuple[str, Inputs]
@@ -206,6 +211,8 @@ class VersionInfo:
         requested_engine: the engine that its load asked for; None when the server chooses.
         tolerance: largest difference from TensorFlow's outputs that another engine's may show, relative to the
             output's scale.
+        requested_batching: how its load asked for predictions to run together.
+        batching: how they do, by signature; empty in lists.
         require_warmup: its load fails when a warm-up request fails.
         derived_from: number of the version it was made from, when the server made it.
         derivation: how it was made from that one, e.g. "dynamic_int8".
@@ -224,10 +231,12 @@ class VersionInfo:
     requested_engine: Engine | None
     tolerance: float
     require_warmup: bool
+    requested_batching: Batching
     error: ModelhostError | None
     engine: EngineInfo | None
     warmup: Warmup | None
     signatures: Mapping[str, SignatureInfo]
+    batching: Mapping[str, SignatureBatching]
     variables: tuple[VariableInfo, ...]
     memory: VersionMemory
     statistics: VersionStatistics
@@ -268,6 +277,7 @@ class LoadSpec:
     engine: EngineName | None = None
     tolerance: float | None = None
     require_warmup: bool = False
+    batching: Batching | None = None
     warmup: Sequence[Sample | Mapping[str, ArrayLike]] = ()
     keep_older: bool = False
     pinned: bool = False

@@ -12,6 +12,7 @@ from modelhost.v1 import (
     optimization_service_pb2,
     prediction_service_pb2,
     scope_service_pb2,
+    shared_memory_service_pb2,
 )
 
 from .config import ServerConfig
@@ -24,6 +25,7 @@ from .services.model_service import ModelService
 from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
+from .services.shared_memory_service import SharedMemoryService
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
 from .transport.listeners import check_free
@@ -52,6 +54,7 @@ class Server:
             engines=CANDIDATES if config.tuning else (),
             memory_limit_bytes=config.memory_limit_bytes,
             cache_limit_bytes=config.cache_limit_bytes,
+            shares_memory=config.shares_memory,
         )
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
@@ -88,6 +91,9 @@ class Server:
             model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
             prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
             scope_service_pb2.DESCRIPTOR.services_by_name["ScopeService"]: ScopeService(self._host),
+            shared_memory_service_pb2.DESCRIPTOR.services_by_name["SharedMemoryService"]: SharedMemoryService(
+                self._host
+            ),
             optimization_service_pb2.DESCRIPTOR.services_by_name["OptimizationService"]: OptimizationService(
                 Optimizer(self._host)
             ),

@@ -77,6 +77,13 @@ def serve(
     tuning: Annotated[
         bool | None, typer.Option(help="Look for a faster engine for each version, in idle time.", show_default="on")
     ] = None,
+    shared_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Share memory with callers on this machine: auto (when all of --listen is local), on or off.",
+            show_default="auto",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
 ) -> None:
@@ -92,7 +99,7 @@ def serve(
             cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes,
             intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
             max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
-            log_level=log_level, log_json=log_json or None,
+            shared_memory=shared_memory, log_level=log_level, log_json=log_json or None,
         )  # fmt: skip
     except ValidationError as error:
         for problem in error.errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -44,6 +45,9 @@ class ServerConfig(BaseSettings):
     max_queue: int = Field(_DEFAULTS.max_queue, ge=1, le=1_000_000)
     memory_limit_bytes: int = Field(0, ge=0, description="private memory of all workers together; 0 for no limit")
     tuning: bool = Field(True, description="look for a faster engine for each version, in idle time")
+    shared_memory: Literal["auto", "on", "off"] = Field(
+        "auto", description="take and give tensors in memory shared with callers; auto: when all of `listen` is local"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
@@ -70,6 +74,13 @@ class ServerConfig(BaseSettings):
         return TransportOptions(self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1)
 
     @property
+    def shares_memory(self) -> bool:
+        """Whether callers may share memory with the server."""
+        if self.shared_memory == "auto":
+            return all(map(_is_local, self.listen))
+        return self.shared_memory == "on"
+
+    @property
     def scope_defaults(self) -> ScopeConfig:
         """What a scope has where its creator said nothing."""
         return ScopeConfig(
@@ -78,6 +89,14 @@ class ServerConfig(BaseSettings):
             max_in_flight=self.max_in_flight,
             max_queue=self.max_queue,
         )
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return address.startswith("unix:") or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_config(file: Path | None, **options: Any) -> ServerConfig:

@@ -99,6 +99,14 @@ class FileRange:
             done += os.pwritev(self._fd, [source[done:]], self._offset + done)
 
 
+class RegionRange(NamedTuple):
+    """Where a caller says that a tensor's bytes are: a range of a region that it registered."""
+
+    region: str
+    offset: int
+    byte_size: int
+
+
 class Joined:
     """Bytes that lie in several places, one part after the other."""
 
@@ -149,7 +157,7 @@ class RawTensor(NamedTuple):
 
     dtype: int
     shape: Sequence[int]
-    data: bytes | bytearray | memoryview | Sequence[bytes] | LentMemory | FileRange | Joined | LeasedBytes
+    data: bytes | bytearray | memoryview | Sequence[bytes] | LentMemory | FileRange | RegionRange | Joined | LeasedBytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,9 +182,9 @@ CASES = {
         "INPUT_MALFORMED", "'x'", "0 or 1", "got 2", model="dtypes", signature="bool", x=t(3, dtype=BOOL, raw=b"\0\1\2")
     ),
     "shared memory": Bad(
-        "UNIMPLEMENTED",
-        "UNSUPPORTED",
-        ("'x'", "shared memory", "`raw`"),
+        "NOT_FOUND",
+        "REGION_NOT_FOUND",
+        ("'r'", "register"),
         inputs={"x": t(2, shared_memory=tensor_pb2.SharedMemoryReference(region="r", byte_size=8))},
     ),
     "an assertion of the model's": inputs(

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import modelhost
 import pytest
-from modelhost import _sync_models, _sync_predictions, _sync_scopes
+from modelhost import _sync_models, _sync_predictions, _sync_scopes, _sync_streams
 from support.building import built
 from support.server import ServerProcess
 
@@ -124,7 +124,9 @@ def test_links_between_pages_lead_somewhere(page):
             assert anchor[1:] in slugs, target + anchor
 
 
-@pytest.mark.parametrize("module", [_sync_predictions, _sync_models, _sync_scopes], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [_sync_predictions, _sync_streams, _sync_models, _sync_scopes], ids=lambda module: module.__name__
+)
 def test_the_examples_of_the_sdk_run(module: ModuleType, fresh, models):
     examples = 0
     with modelhost.Client(fresh.address) as client:

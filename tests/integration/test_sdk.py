@@ -60,6 +60,38 @@ def test_a_stream_of_predictions(client, scope, models):
     assert results == {i: i / 2 + 2 for i in range(500)}
 
 
+def test_a_map_of_predictions(client, scope, models):
+    client.load(f"{scope}/half", str(models / "half_plus_two"))
+    answers = client.map(f"{scope}/half", ([float(i)] for i in itertools.count()), in_flight=100)
+    assert [a["y"][0] for a in itertools.islice(answers, 2000)] == [i / 2 + 2 for i in range(2000)]
+    answers.close()
+    mixed = [[1.0], ["two"], {"x": np.float32([[3]])}, [4.0]]
+    one, two, three, four = client.map(f"{scope}/half", mixed, return_exceptions=True)
+    assert (one["y"].tolist(), four["y"].tolist()) == ([2.5], [4.0])
+    assert (two.reason, three.reason) == ("INPUT_DTYPE_MISMATCH", "INPUT_SHAPE_MISMATCH")
+    with pytest.raises(modelhost.NotFoundError):
+        next(client.map(f"{scope}/nobody", [{"x": np.float32([1])}]))
+
+
+def test_several_maps_at_once(client, scope, models):
+    client.load(f"{scope}/half", str(models / "half_plus_two"))
+    maps = [client.map(f"{scope}/half", [[float(i + k)] for i in range(500)], in_flight=32) for k in range(4)]
+    for i, answers in enumerate(zip(*maps, strict=True)):
+        assert [answer["y"][0] for answer in answers] == [(i + k) / 2 + 2 for k in range(4)]
+
+
+def test_batching_as_it_is_asked_for(client, scope, models):
+    name = f"{scope}/half"
+    asked = modelhost.Batching(mode="on", max_batch_size=8, max_delay=0.001, max_queue=500)
+    assert client.load(name, str(models / "half_plus_two"), batching=asked).requested_batching == asked
+    assert [a["y"][0] for a in client.map(name, ([float(i)] for i in range(1000)))] == [i / 2 + 2 for i in range(1000)]
+    batching = client.model(name).versions[0].batching["serving_default"]
+    assert (batching.state, batching.max_batch_size) == ("ON", 8)
+    assert batching.batch_count < batching.prediction_count == 1000
+    client.load(name, str(models / "half_plus_two"), batching=modelhost.Batching(mode="off"))
+    assert client.model(name).versions[0].batching["serving_default"].state == "OFF"
+
+
 def test_threads_may_share_a_client(client, scope, models):
     client.load(f"{scope}/half", str(models / "half_plus_two"))
     wrong = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -13,10 +14,22 @@ import numpy as np
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from modelhost import AsyncClient, Client
-from modelhost.v1 import error_pb2, model_pb2, model_service_pb2, prediction_service_pb2, scope_pb2, scope_service_pb2
+from modelhost.v1 import (
+    error_pb2,
+    model_pb2,
+    model_service_pb2,
+    prediction_service_pb2,
+    scope_pb2,
+    scope_service_pb2,
+    shared_memory_service_pb2,
+)
 from modelhost.v1.model_service_pb2_grpc import ModelServiceServicer, add_ModelServiceServicer_to_server
 from modelhost.v1.prediction_service_pb2_grpc import PredictionServiceServicer, add_PredictionServiceServicer_to_server
 from modelhost.v1.scope_service_pb2_grpc import ScopeServiceServicer, add_ScopeServiceServicer_to_server
+from modelhost.v1.shared_memory_service_pb2_grpc import (
+    SharedMemoryServiceServicer,
+    add_SharedMemoryServiceServicer_to_server,
+)
 
 FLOAT32, FLOAT64 = 1, 2
 NUMPY = {FLOAT32: np.float32, FLOAT64: np.float64}
@@ -35,7 +48,7 @@ class Refused(Exception):
         )
 
 
-class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServicer):
+class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServicer, SharedMemoryServiceServicer):
     """One model, "default/half": y = x / 2 + 2. Its input's name and dtype, and what goes wrong, are the test's."""
 
     def __init__(self) -> None:
@@ -43,6 +56,9 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
         self.dtype = FLOAT32
         self.calls: list[tuple[str, Any, dict[str, str]]] = []
         self.refuse: dict[str, Refused] = {}
+        self.regions: dict[str, int] = {}
+        self.stream_messages: list[int] = []
+        self.stream_metadata: dict[str, str] = {}
         self.watches: list[list[model_service_pb2.WatchModelsResponse | Refused]] = []
 
     def seen(self, name: str) -> list[Any]:
@@ -64,12 +80,43 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
         tensor = request.inputs[self.input]
         if tensor.dtype != self.dtype:
             raise Refused(code_pb2.INVALID_ARGUMENT, "INPUT_DTYPE_MISMATCH")
-        y = np.frombuffer(tensor.raw, NUMPY[self.dtype]) / 2 + 2
+        y = (np.frombuffer(self.content(tensor), NUMPY[self.dtype]) / 2 + 2).astype(NUMPY[self.dtype])
         response = prediction_service_pb2.PredictResponse(version=request.version or 1)
         response.outputs["y"].dtype = self.dtype  # type: ignore[assignment]
         response.outputs["y"].shape.extend(tensor.shape)
-        response.outputs["y"].raw = y.astype(NUMPY[self.dtype]).tobytes()
+        place = request.output_regions.get("y", None)
+        if place is None or place.byte_size < y.nbytes:
+            response.outputs["y"].raw = y.tobytes()
+        else:
+            os.pwrite(self.region(place), y.tobytes(), place.offset)
+            response.outputs["y"].shared_memory.CopyFrom(place)
+            response.outputs["y"].shared_memory.byte_size = y.nbytes
         return response
+
+    def content(self, tensor: Any) -> bytes:
+        place = tensor.shared_memory
+        return os.pread(self.region(place), place.byte_size, place.offset) if place.region else tensor.raw
+
+    def region(self, place: Any) -> int:
+        if place.region not in self.regions:
+            raise Refused(code_pb2.NOT_FOUND, "REGION_NOT_FOUND")
+        return self.regions[place.region]
+
+    def RegisterRegion(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def make() -> Any:
+            if request.region not in self.regions:
+                try:
+                    self.regions[request.region] = os.open(f"/dev/shm/{request.file_name}", os.O_RDWR)
+                except OSError:
+                    raise Refused(code_pb2.INVALID_ARGUMENT, "REGION_INVALID") from None
+            return shared_memory_service_pb2.RegisterRegionResponse()
+
+        return self.answer("RegisterRegion", request, context, make)
+
+    def forget_regions(self) -> None:
+        """As a server does that is started again."""
+        while self.regions:
+            os.close(self.regions.popitem()[1])
 
     def answer(self, name: str, request: Any, context: Any, make: Callable[[], Any]) -> Any:
         self.calls.append((name, request, dict(context.invocation_metadata())))
@@ -84,8 +131,9 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
         return self.answer("Predict", request, context, lambda: self.run(request))
 
     def PredictStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        self.stream_metadata = dict(context.invocation_metadata())
         # Answered in pairs, the later one first; a single one is what a stream ends with.
-        iterator = (request for message in request_iterator for request in message.requests)
+        iterator = (request for message in self.noted(request_iterator) for request in message.requests)
         while pair := list(itertools.islice(iterator, 2)):
             for request in reversed(pair):
                 self.calls.append(("PredictStream", request, {}))
@@ -94,6 +142,11 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
                 except Refused as refused:
                     answer = prediction_service_pb2.StreamedResponse(id=request.id, error=refused.error)
                 yield prediction_service_pb2.PredictStreamResponse(responses=[answer])
+
+    def noted(self, messages: Iterator[Any]) -> Iterator[Any]:
+        for message in messages:
+            self.stream_messages.append(len(message.requests))
+            yield message
 
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         def make() -> Any:
@@ -176,11 +229,13 @@ class Served:
         add_ModelServiceServicer_to_server(self.service, self._server)
         add_PredictionServiceServicer_to_server(self.service, self._server)
         add_ScopeServiceServicer_to_server(self.service, self._server)
+        add_SharedMemoryServiceServicer_to_server(self.service, self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
     def stop(self) -> None:
         self._server.stop(None).wait()
+        self.service.forget_regions()
 
 
 class Synchronous:

@@ -19,8 +19,8 @@ from modelhost import (
 )
 from modelhost._messages import version_info
 from modelhost._names import ModelRef
-from modelhost._signatures import find_signature, needs_signature, to_tensors
-from modelhost._tensors import from_message
+from modelhost._signatures import find_signature, needs_signature, to_arrays
+from modelhost._tensors import from_message, to_message
 from modelhost.v1 import model_pb2
 
 
@@ -29,8 +29,8 @@ def signature(*inputs: TensorInfo, name: str = "serving_default") -> SignatureIn
 
 
 def fitted(dtype: str, value: Any, shape: tuple[int | None, ...] | None = None) -> np.ndarray[Any, Any]:
-    tensors = to_tensors({"x": value}, signature(TensorInfo("x", dtype, shape)))
-    return from_message(tensors["x"])
+    arrays = to_arrays({"x": value}, signature(TensorInfo("x", dtype, shape)))
+    return from_message(to_message(arrays["x"], "x"))
 
 
 @pytest.mark.parametrize(
@@ -120,19 +120,19 @@ A, B = TensorInfo("a", "float32", (None,)), TensorInfo("b", "float32", (None,), 
 
 
 def test_a_bare_array_is_the_only_required_input() -> None:
-    assert set(to_tensors([1.0], signature(A))) == {"a"}
-    assert set(to_tensors([1.0], signature(A, B))) == {"a"}
-    assert set(to_tensors([1.0], signature(B))) == {"b"}
+    assert set(to_arrays([1.0], signature(A))) == {"a"}
+    assert set(to_arrays([1.0], signature(A, B))) == {"a"}
+    assert set(to_arrays([1.0], signature(B))) == {"b"}
     with pytest.raises(InvalidInputError, match=r"by name .*inputs a \(float32 \[\?\]\), c"):
-        to_tensors([1.0], signature(A, replace(A, name="c")))
+        to_arrays([1.0], signature(A, replace(A, name="c")))
 
 
 def test_names_are_checked() -> None:
-    assert set(to_tensors({"a": [1.0], "b": [2.0]}, signature(A, B))) == {"a", "b"}
+    assert set(to_arrays({"a": [1.0], "b": [2.0]}, signature(A, B))) == {"a", "b"}
     with pytest.raises(InvalidInputError, match=r"no input 'z'; it has: a \(float32 \[\?\]\)"):
-        to_tensors({"a": [1.0], "z": [1.0]}, signature(A))
+        to_arrays({"a": [1.0], "z": [1.0]}, signature(A))
     with pytest.raises(InvalidInputError, match=r"'a' is missing: expected float32"):
-        to_tensors({"b": [1.0]}, signature(A, B))
+        to_arrays({"b": [1.0]}, signature(A, B))
 
 
 @pytest.mark.parametrize(

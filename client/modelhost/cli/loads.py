@@ -12,6 +12,16 @@ import typer
 
 from .. import Client, LoadSpec, LoadUpdate, VersionInfo
 from . import exits, progress, render
+from .batching import (
+    BatchSizes,
+    MaxBatchDelay,
+    MaxBatchSize,
+    MaxQueue,
+    Mode,
+    PadVariableLength,
+    QueueTimeout,
+    batching_of,
+)
 from .inputs import read_arrays
 from .session import session_of
 
@@ -103,12 +113,22 @@ def load(
             rich_help_panel=_ENGINE_PANEL,
         ),
     ] = False,
+    batching: Mode = None,
+    max_batch_size: MaxBatchSize = None,
+    max_batch_delay: MaxBatchDelay = None,
+    batch_size: BatchSizes = None,
+    pad_variable_length: PadVariableLength = False,
+    max_queue: MaxQueue = None,
+    queue_timeout: QueueTimeout = None,
 ) -> None:
     """Load a version of a model, and wait until it answers predictions."""
     session = session_of(context)
     if no_wait and wait_tuned:
         exits.misused("--no-wait and --wait-tuned contradict each other")
     warmup = _samples(warmup_file)
+    options = batching_of(
+        batching, max_batch_size, max_batch_delay, batch_size, pad_variable_length, max_queue, queue_timeout
+    )
     shown = not (session.json or no_wait) and sys.stderr.isatty()
     with session.client() as client:
         with progress.bar(model, shown) as on_progress:
@@ -121,6 +141,7 @@ def load(
                 engine=None if engine is None else engine.value,
                 tolerance=tolerance,
                 require_warmup=require_warmup,
+                batching=options,
                 warmup=warmup,
                 keep_older=keep_older,
                 wait=not no_wait,
@@ -151,6 +172,13 @@ def load_many(
     tolerance: Tolerance = None,
     require_warmup: RequireWarmup = False,
     warmup_file: WarmupFiles = None,
+    batching: Mode = None,
+    max_batch_size: MaxBatchSize = None,
+    max_batch_delay: MaxBatchDelay = None,
+    batch_size: BatchSizes = None,
+    pad_variable_length: PadVariableLength = False,
+    max_queue: MaxQueue = None,
+    queue_timeout: QueueTimeout = None,
 ) -> None:
     """Load several models at once, all with the same options; one that fails stops no other.
 
@@ -158,6 +186,9 @@ def load_many(
     """
     session = session_of(context)
     warmup = _samples(warmup_file)
+    options = batching_of(
+        batching, max_batch_size, max_batch_delay, batch_size, pad_variable_length, max_queue, queue_timeout
+    )
     pairs = [_pair(item) for item in models]
     specs = [
         LoadSpec(
@@ -168,6 +199,7 @@ def load_many(
             engine=None if engine is None else engine.value,
             tolerance=tolerance,
             require_warmup=require_warmup,
+            batching=options,
             warmup=warmup,
             keep_older=keep_older,
         )

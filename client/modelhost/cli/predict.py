@@ -34,6 +34,9 @@ def predict(
         typer.Option("--input", "-i", help="One input: name=file.npy; may be repeated.", metavar="NAME=FILE"),
     ] = None,
     signature: Annotated[str, typer.Option(help='Signature to run. Default: "serving_default", or the only one.')] = "",
+    priority: Annotated[
+        int, typer.Option(help="Among predictions that wait, those with the highest priority run first.")
+    ] = 0,
     output: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.", metavar="FILE")] = None,
 ) -> None:
     """Run a model on inputs from files."""
@@ -45,7 +48,7 @@ def predict(
     except ValueError as error:
         exits.misused(str(error))
     with session.client() as client:
-        prediction = client.predict(model, arrays, signature=signature)
+        prediction = client.predict(model, arrays, signature=signature, priority=priority)
     if output is not None:
         _save(prediction, output)
     elif session.json:

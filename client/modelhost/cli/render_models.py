@@ -9,6 +9,7 @@ from rich.text import Text
 
 from .._engine_types import EngineCandidate
 from .._types import ModelInfo, SignatureInfo, VersionInfo, VersionMemory, format_shape
+from .batching import described, options_described
 from .render import coloured, console, facts_table, new_table, size
 
 _TUNING = {
@@ -54,6 +55,8 @@ def print_model(model: ModelInfo) -> None:
         for signature in version.signatures.values():
             out.print(f"\n  signature {signature.name}")
             out.print(_signature(signature))
+            if signature.name in version.batching:
+                out.print(facts_table({"batching": described(version.batching[signature.name])}))
         if version.variables:
             out.print("\n  variables")
             table = new_table("", "NAME", "DTYPE", "SHAPE", "MEMORY")
@@ -76,6 +79,7 @@ def _facts(version: VersionInfo, labels: list[str]) -> dict[str, str]:
         # With candidates, their table says it.
         "why": engine.explanation if engine and not engine.candidates else "",
         "tuning": _TUNING.get(engine.tuning, engine.tuning) if engine else "",
+        "batching": options_described(version.requested_batching),
         "tolerance": f"{version.tolerance:g}" if version.tolerance else "",
         "made from": f"version {version.derived_from} by {version.derivation}" if version.derived_from else "",
         "memory": _memory(memory),

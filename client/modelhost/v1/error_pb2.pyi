@@ -104,6 +104,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The caller may not do this. PERMISSION_DENIED."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 38
     """The operation was cancelled, by its caller or because what it worked on was removed. CANCELLED."""
+    ERROR_REASON_REGION_NOT_FOUND: _ErrorReason.ValueType  # 39
+    """There is no such region of shared memory; the server may have been started again. NOT_FOUND."""
+    ERROR_REASON_REGION_ALREADY_EXISTS: _ErrorReason.ValueType  # 40
+    """A region of this name is registered, with another size. ALREADY_EXISTS."""
+    ERROR_REASON_REGION_INVALID: _ErrorReason.ValueType  # 41
+    """A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
+    ERROR_REASON_REGION_LIMIT: _ErrorReason.ValueType  # 42
+    """There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons the server gives. A failed RPC carries one as `google.rpc.ErrorInfo.reason` (the value's name without
@@ -188,6 +196,14 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 37
 """The caller may not do this. PERMISSION_DENIED."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 38
 """The operation was cancelled, by its caller or because what it worked on was removed. CANCELLED."""
+ERROR_REASON_REGION_NOT_FOUND: ErrorReason.ValueType  # 39
+"""There is no such region of shared memory; the server may have been started again. NOT_FOUND."""
+ERROR_REASON_REGION_ALREADY_EXISTS: ErrorReason.ValueType  # 40
+"""A region of this name is registered, with another size. ALREADY_EXISTS."""
+ERROR_REASON_REGION_INVALID: ErrorReason.ValueType  # 41
+"""A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
+ERROR_REASON_REGION_LIMIT: ErrorReason.ValueType  # 42
+"""There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
 global___ErrorReason = ErrorReason
 
 @typing.final

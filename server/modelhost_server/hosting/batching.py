@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
+from collections.abc import Sequence
 from enum import Enum
 
 from ..errors import ModelhostError
@@ -21,6 +22,14 @@ logger = logging.getLogger(__name__)
 _MOST = 128
 _MOST_BYTES = 32 << 20
 _UNLIMITED = 1 << 62
+# Kinds of predictions of which examples are kept.
+_MOST_KINDS = 4
+# Examples that are let go after a try that told nothing, doubled each time up to the larger number.
+_PAUSE = 4
+_LONGEST_PAUSE = 1024
+
+# Which inputs a prediction gives, and their further extents.
+Kind = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 
 
 class BatchingState(Enum):
@@ -51,7 +60,9 @@ class Batching:
         self._asked = self._sizes[-1] if self._sizes else options.max_batch_size
         self.max_rows = self._asked or _UNLIMITED
         self._learnt = BatchSize(_MOST)
-        self._examples: list[Example] = []
+        self._examples: dict[Kind, list[Example]] = {}
+        self._pause = _PAUSE
+        self._pausing = 0
         self._verifying: asyncio.Task[None] | None = None
         why = _unable(options, spec, is_pure)
         if why:
@@ -98,19 +109,26 @@ class Batching:
         """Whether predictions that ran alone help to find out."""
         return self.state is BatchingState.VERIFYING and self._verifying is None
 
-    def add_example(self, example: Example, run: Run) -> None:
+    def add_example(self, kind: Kind, example: Example, run: Run) -> None:
         """Takes a prediction that ran alone; `run` runs others to compare with it."""
-        self._examples.append(example)
-        if len(self._examples) == SAMPLES:
-            self._verifying = asyncio.get_running_loop().create_task(self._verify(run))
+        if self._pausing:
+            self._pausing -= 1
+            return
+        alike = self._examples.setdefault(kind, [])
+        alike.append(example)
+        if len(alike) == SAMPLES:
+            self._examples = {}
+            self._verifying = asyncio.get_running_loop().create_task(self._verify(alike, run))
+        elif len(self._examples) > _MOST_KINDS:
+            del self._examples[next(iter(self._examples))]
 
-    async def _verify(self, run: Run) -> None:
-        examples, self._examples = self._examples, []
+    async def _verify(self, examples: Sequence[Example], run: Run) -> None:
         try:
             why = await why_not(examples, run, self._tolerance)
         except (CannotTellError, ModelhostError):
             # With other predictions, or another time.
-            pass
+            self._pausing = self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         except Exception:
             logger.exception("finding out whether predictions may run together failed")
             self.turn_off("finding out failed")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import version_resource
 from ..store.records import Loaded, Version
-from ..tensors import DTYPE_NAME, ITEMSIZE, STRING, RawTensor, SignatureSpec, TensorSpec
+from ..tensors import DTYPE_NAME, ITEMSIZE, STRING, FileRange, RawTensor, SignatureSpec, TensorSpec
 
 DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow's own limit.
@@ -134,7 +134,7 @@ def _check_content(field: str, tensor: RawTensor) -> None:
         raise _field_error(
             Reason.INPUT_MALFORMED, field, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
         )
-    assert isinstance(data, bytes | memoryview | Sequence)
+    assert isinstance(data, bytes | memoryview | Sequence | FileRange)
     if 0 in shape:
         count = 0
     size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")

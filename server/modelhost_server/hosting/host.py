@@ -30,6 +30,7 @@ from .digests import Digests
 from .keeper import Means, ScopeKeeper
 from .many import Outcome, Target, predict_many
 from .prediction import Begun, begin
+from .regions import Regions
 from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
@@ -53,12 +54,14 @@ class Host:
         engines: Sequence[str] = CANDIDATES,
         memory_limit_bytes: int = 0,
         cache_limit_bytes: int = 0,
+        shares_memory: bool = False,
     ) -> None:
         # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
         self.store = Store(first_revision=time.time_ns() // 1_000_000)
         self.scope_defaults = scope_defaults or ScopeConfig()
         self.converting = Converting()
         self.cache_dir = cache_dir
+        self.regions = Regions(shares_memory)
         self._templates = Templates()
         digests = Digests(cache_dir)
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
@@ -93,6 +96,7 @@ class Host:
         await self._templates.get(with_tensorflow=False).start()
         await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
         self._background.run(self._give_back_when_idle())
+        self._background.run(self.regions.keep_forgetting())
 
     async def _give_back_when_idle(self) -> None:
         """Returns what large tensors left, once nobody asks for more: until then the next one takes it over."""

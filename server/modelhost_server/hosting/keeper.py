@@ -131,22 +131,30 @@ class ScopeKeeper:
         self._background.run(self._recover())
 
     async def _recover(self) -> None:
+        """Loads what no worker holds any more, and starts workers until as many serve as are wanted."""
         async with self._turns.alone():
-            waiting = [v for v in self.scope.versions() if v.phase is Phase.RECOVERING]
+            lost = self._lost()
             try:
-                await self.workers.ensure(self._blame, any(needs_tensorflow(v.choice) for v in waiting))
+                await self.workers.ensure(self._blame, any(needs_tensorflow(v.choice) for v in lost))
             except ModelhostError as error:
                 logger.error("scope '%s': %s", self.scope.name, error.message)
                 self.workers.note_failed_start()
                 self._blame.deaths_in_series += 1
                 self._background.run(self._recover())
                 return
-            # The most blamed come last, so that nothing else is being loaded when they strike again; then the ones that
-            # were used last come first.
-            for version in sorted(waiting, key=lambda v: (self._blame.of(v.key), -v.statistics.last_used)):
-                await self._load_wanted(version)
-        # Only now: what nobody serves comes before the second worker.
+            for version in lost:
+                if not self._blame.of(version.key):
+                    await self._load_wanted(version)
         await self._staffing.fill()
+        # Only now: what may strike again then finds all workers there, and nothing else being loaded.
+        async with self._turns.alone():
+            for version in self._lost():
+                await self._load_wanted(version)
+
+    def _lost(self) -> list[Version]:
+        """Versions that are to be loaded again: the most blamed come last, the ones that were used last first."""
+        lost = [version for version in self.scope.versions() if version.phase is Phase.RECOVERING]
+        return sorted(lost, key=lambda v: (self._blame.of(v.key), -v.statistics.last_used))
 
     # Loading
 

@@ -43,14 +43,10 @@ class _Run:
     run: ManyRun
 
     def finish(self, answer: Answer, queue_ns: int, run_ns: int) -> Outcome:
-        statistics = self.version.statistics
         self.version.release()
+        self.version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns)
         if isinstance(answer, ModelhostError):
-            statistics.failure_count += 1
             return answer
-        statistics.success_count += 1
-        statistics.queue_ns += queue_ns
-        statistics.run_ns += run_ns
         return Prediction(self.version.number, named_outputs(self.spec, self.wanted, answer))
 
 

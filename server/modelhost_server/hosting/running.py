@@ -14,14 +14,16 @@ from ..store.records import Loaded, Version
 from ..tensors import FileRange, RawTensor
 from ..workers.calls import Answer
 from ..workers.worker import Worker
-from .batching import Batching, BatchingState
+from .batching import Batching, BatchingState, Kind
 from .joining import Inputs, join, split
 from .keeper import ScopeKeeper
-from .verification import Example
+from .verification import OF_THE_MODEL, Example
 
 # Predictions that a caller whose prediction failed in the model makes alone after that: one that the model refuses
 # makes all of its batch run twice.
 _ALONE = 50
+# Callers of whom that is remembered.
+_MOST_ALONE = 1000
 _INTERNAL_CALLER = "modelhost"
 
 
@@ -30,7 +32,7 @@ class Running(Waiting):
     left: an unload must wait for the worker.
     """
 
-    __slots__ = ("deadline", "future", "inputs", "runner", "wanted")
+    __slots__ = ("deadline", "failed_batch", "future", "inputs", "runner", "wanted")
 
     def __init__(
         self, runner: SignatureRunner, inputs: Inputs, wanted: Sequence[int], deadline: float | None, caller: str,
@@ -42,6 +44,8 @@ class Running(Waiting):
         self.wanted = wanted
         self.deadline = deadline
         self.future: asyncio.Future[Sequence[RawTensor]] = asyncio.get_running_loop().create_future()
+        # That it was in before.
+        self.failed_batch: _FailedBatch | None = None
 
     def refuse(self, error: Exception) -> None:
         """See Waiting."""
@@ -52,14 +56,11 @@ class Running(Waiting):
     def finish(self, answer: Answer, queue_ns: int, run_ns: int) -> None:
         """Hands over what came of it."""
         version = self.runner.version
-        statistics = version.statistics
+        if self.caller != _INTERNAL_CALLER:
+            version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns)
         if isinstance(answer, ModelhostError):
-            statistics.failure_count += 1
             self.refuse(answer)
             return
-        statistics.success_count += 1
-        statistics.queue_ns += queue_ns
-        statistics.run_ns += run_ns
         version.release()
         if not self.future.done():
             self.future.set_result(answer)
@@ -81,6 +82,8 @@ class SignatureRunner:
         self.choose = self.batching.choose
         self.is_full = self.batching.is_full
         self._pad = options.pad_variable_length
+        # One prediction alone is filled up, too.
+        self.fills_up = bool(options.allowed_batch_sizes)
         self._keeper = keeper
         self._position = position
         # By caller: how many more predictions run alone.
@@ -91,12 +94,12 @@ class SignatureRunner:
         assert isinstance(waiting, Running)
         if self.batching.state is not BatchingState.ON or waiting.caller in self._alone:
             return None
-        inputs = waiting.inputs
-        waiting.rows = rows = inputs[0][1].shape[0]
-        if not rows or any(tensor.shape[0] != rows for _, tensor in inputs):
+        kind = _kind(waiting.inputs)
+        if kind is None:
             return None
-        rest = None if self._pad else tuple(tuple(tensor.shape)[1:] for _, tensor in inputs)
-        return rest, tuple(position for position, _ in inputs), tuple(waiting.wanted)
+        waiting.rows = waiting.inputs[0][1].shape[0]
+        positions, rest = kind
+        return positions, None if self._pad else rest, tuple(waiting.wanted)
 
     def start(self, batch: Sequence[Waiting]) -> None:
         """See Runner."""
@@ -130,7 +133,9 @@ class SignatureRunner:
         """Notes a prediction that ran alone."""
         caller = running.caller
         if isinstance(answer, ModelhostError):
-            if answer.reason in _OF_THE_MODEL:
+            if answer.reason in OF_THE_MODEL:
+                if len(self._alone) >= _MOST_ALONE and caller not in self._alone:
+                    del self._alone[next(iter(self._alone))]
                 self._alone[caller] = _ALONE
             return
         if self._alone and caller in self._alone:
@@ -138,8 +143,28 @@ class SignatureRunner:
             if self._alone[caller] <= 0:
                 del self._alone[caller]
         # Only where predictions wait: elsewhere nobody gains by them running together.
-        if self.batching.wants_examples and running.since and caller != _INTERNAL_CALLER and _is_example(running):
-            self.batching.add_example(Example(running.inputs, answer), self.run_alone)
+        if self.batching.wants_examples and running.since and caller != _INTERNAL_CALLER:
+            kind = _kind(running.inputs)
+            if kind is not None and not any(isinstance(tensor.data, FileRange) for _, tensor in running.inputs):
+                outputs = None if running.wanted else answer
+                self.batching.add_example(kind, Example(running.inputs, outputs), self.run_alone)
+
+
+class _FailedBatch:
+    """Predictions whose batch failed, and which run alone after that."""
+
+    def __init__(self, runner: SignatureRunner, count: int, why: str) -> None:
+        self._runner = runner
+        self._left = count
+        self._why = why
+        self._is_explained = False
+
+    def note(self, answer: Answer) -> None:
+        """Notes what came of one of them."""
+        self._left -= 1
+        self._is_explained = self._is_explained or isinstance(answer, ModelhostError)
+        if not self._left and not self._is_explained:
+            self._runner.batching.turn_off(f"predictions together fail, and alone they do not: {self._why}")
 
 
 class _Execution:
@@ -160,15 +185,15 @@ class _Execution:
         batch = self._batch
         first = batch[0]
         try:
-            if len(batch) == 1:
-                inputs = first.inputs
-            else:
+            inputs = first.inputs
+            if len(batch) > 1 or (self._runner.fills_up and self._runner.group(first) is not None):
                 self._rows = self._runner.batching.rows_to_run(sum(running.rows for running in batch))
-                inputs = join([running.inputs for running in batch], self._rows)
+                if len(batch) > 1 or self._rows != first.rows:
+                    inputs = join([running.inputs for running in batch], self._rows)
             self._worker.link.predict(self._runner.key, position, first.wanted, inputs, self.on_answer)
         except (ModelhostError, OSError) as error:
             # Nothing was sent, so no answer will come.
-            self.on_answer(as_input_error(error))
+            self._end(as_input_error(error), is_blamed=True)
             return
         grace = keeper.scope.config.overrun_grace
         if grace is not None:
@@ -178,43 +203,62 @@ class _Execution:
                 self._overrun = loop.call_at(max(deadlines) + grace, keeper.end_overrun, self._worker)
 
     def on_answer(self, answer: Answer) -> None:
-        # First of all, so that the worker goes on.
+        # One of them may be to blame for what the model fails with; what else goes wrong is nobody's.
+        self._end(answer, is_blamed=isinstance(answer, ModelhostError) and answer.reason in OF_THE_MODEL)
+
+    def _end(self, answer: Answer, is_blamed: bool) -> None:
+        ns = int((time.monotonic() - self._started) * 1e9)
+        # Before all else, so that the worker goes on.
         self._keeper.scheduler.leave()
         if self._overrun is not None:
             self._overrun.cancel()
-        seconds = time.monotonic() - self._started
         batch, runner = self._batch, self._runner
-        if len(batch) == 1:
+        answers: Sequence[Answer] | None
+        if len(batch) == 1 and (isinstance(answer, ModelhostError) or self._rows in (0, batch[0].rows)):
             runner.note_alone(batch[0], answer)
-            answers: Sequence[Answer] | None = (answer,)
+            answers = (answer,)
         elif isinstance(answer, ModelhostError):
-            # One of them may be to blame; what is not the model's is nobody's.
-            answers = None if answer.reason in _OF_THE_MODEL else [answer] * len(batch)
+            if is_blamed:
+                self._run_each_alone(_FailedBatch(runner, len(batch), answer.message))
+                return
+            answers = [answer] * len(batch)
         else:
             answers = split(answer, [running.rows for running in batch], self._rows)
             if answers is None:
                 runner.batching.turn_off("outputs of a batch were not of its extent")
-        if answers is None:
-            for running in batch:
-                self._keeper.scheduler.submit_first(running)
-            return
-        ns = int(seconds * 1e9)
-        runner.batching.note(len(batch), ns, len(batch) * _byte_count(batch[0].inputs))
+                self._run_each_alone(None)
+                return
+        if batch[0].caller != _INTERNAL_CALLER:
+            runner.batching.note(len(batch), ns, len(batch) * _byte_count(batch[0].inputs))
         for running, given in zip(batch, answers, strict=True):
+            if running.failed_batch is not None:
+                running.failed_batch.note(given)
             running.finish(given, int((self._started - running.since) * 1e9) if running.since else 0, ns)
 
+    def _run_each_alone(self, failed: _FailedBatch | None) -> None:
+        for running in self._batch:
+            running.failed_batch = failed
+            if running.future.done():
+                # The caller has left meanwhile.
+                running.refuse(_LEFT)
+            else:
+                self._keeper.scheduler.submit_first(running)
 
-_OF_THE_MODEL = (Reason.MODEL_REJECTED_INPUT, Reason.MODEL_EXECUTION_FAILED, Reason.INTERNAL)
+
+_LEFT = ModelhostError(Reason.CANCELLED, "the caller has left")
 
 
 def _byte_count(inputs: Inputs) -> int:
     return sum(len(tensor.data) for _, tensor in inputs)  # type: ignore[arg-type, misc]
 
 
-def _is_example(running: Running) -> bool:
-    return not running.wanted and all(
-        tensor.shape and tensor.shape[0] and not isinstance(tensor.data, FileRange) for _, tensor in running.inputs
-    )
+def _kind(inputs: Inputs) -> Kind | None:
+    """What predictions have in common that may share a batch; None for one that may share none."""
+    # Inputs with default values may all be left out.
+    rows = inputs[0][1].shape[0] if inputs else 0
+    if not rows or any(tensor.shape[0] != rows for _, tensor in inputs):
+        return None
+    return tuple(position for position, _ in inputs), tuple(tuple(tensor.shape)[1:] for _, tensor in inputs)
 
 
 def as_input_error(error: ModelhostError | OSError) -> ModelhostError:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from ..tensors import ITEMSIZE, STRING, RawTensor
+from ..tensors import STRING, RawTensor
 
 # Of the elements of an output that differ in their bytes, so many are looked at, evenly spread.
 _LOOKED_AT = 4096
@@ -60,8 +60,3 @@ def _places(count: int, size: int) -> range:
     # An odd step, or it would always meet the same part of complex numbers, or the same columns.
     step = count // _LOOKED_AT | 1
     return range(0, count * size, step * size)
-
-
-def itemsize(tensor: RawTensor) -> int:
-    """Bytes of an element; 1 for strings, which are elements themselves."""
-    return ITEMSIZE[tensor.dtype] or 1

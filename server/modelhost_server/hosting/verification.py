@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..errors import ModelhostError
-from ..tensors import STRING, RawTensor
+from ..errors import ModelhostError, Reason
+from ..tensors import RawTensor
 from .joining import Inputs, join, split
-from .sameness import content, itemsize, same
+from .sameness import same
+from .variation import differ, varied
 
-# Batches of so many predictions are compared with predictions alone.
-_SIZES = (2, 3)
-SAMPLES = max(_SIZES)
+# Predictions to compare with.
+SAMPLES = 3
+# What a model fails with because of its inputs.
+OF_THE_MODEL = (Reason.MODEL_REJECTED_INPUT, Reason.MODEL_EXECUTION_FAILED, Reason.INTERNAL)
 
 Run = Callable[[Inputs], Awaitable[Sequence[RawTensor]]]
 
 
 class Example(NamedTuple):
-    """A prediction that ran alone, and its answer."""
+    """A prediction that ran alone, and its answer; None when that was not of all outputs."""
 
     inputs: Inputs
-    outputs: Sequence[RawTensor]
+    outputs: Sequence[RawTensor] | None
 
     @property
     def rows(self) -> int:
@@ -46,50 +47,45 @@ async def why_not(examples: Sequence[Example], run: Run, tolerance: float) -> st
         CannotTellError: another time, perhaps.
         ModelhostError: the model cannot be asked now.
     """
-    examples = await _differing(examples, run)
-    for size in _SIZES:
-        chosen = examples[:size]
-        rows = sum(example.rows for example in chosen)
+    first, second, third = [
+        (example.inputs, example.outputs if example.outputs is not None else await run(example.inputs))
+        for example in await _telling(examples, run)
+    ]
+    # The second time the other way round: what comes later in a batch may depend on what comes before it (running
+    # maxima), or on which is larger (sorting).
+    for chosen in ((first, second), (third, second, first)):
+        counts = [int(inputs[0][1].shape[0]) for inputs, _ in chosen]
+        rows = sum(counts)
         try:
-            outputs = await run(join([example.inputs for example in chosen], rows))
+            outputs = await run(join([inputs for inputs, _ in chosen], rows))
         except ModelhostError as error:
-            return f"{size} predictions together fail: {error.message}"
-        answers = split(outputs, [example.rows for example in chosen], rows)
+            if error.reason not in OF_THE_MODEL:
+                raise
+            return f"{len(chosen)} predictions together fail: {error.message}"
+        answers = split(outputs, counts, rows)
         if answers is None:
-            return f"outputs of {size} predictions together are of other extents than {rows}"
-        if not all(same(answer, example.outputs, tolerance) for answer, example in zip(answers, chosen, strict=True)):
-            return f"{size} predictions together have other answers than alone"
+            return f"outputs of {len(chosen)} predictions together are of other extents than {rows}"
+        if not all(same(answer, alone, tolerance) for answer, (_, alone) in zip(answers, chosen, strict=True)):
+            return f"{len(chosen)} predictions together have other answers than alone"
     return ""
 
 
-async def _differing(examples: Sequence[Example], run: Run) -> Sequence[Example]:
-    """Examples of which not all are the same: if all are, one is made of the first by moving its elements."""
+async def _telling(examples: Sequence[Example], run: Run) -> Sequence[Example]:
+    """Examples that differ in all that can be made to differ. What callers send often has some of its inputs, or their
+    sum, or their length, in common: a model that uses that of the whole batch would not show.
+    """
     first = examples[0]
-    if any(not _equal(example.inputs, first.inputs) for example in examples[1:]):
-        return examples
-    moved = [(position, _moved(tensor)) for position, tensor in first.inputs]
-    if _equal(moved, first.inputs):
+    other = next((example for example in examples[1:] if differ(example.inputs, first.inputs)), None)
+    inputs = varied(first.inputs)
+    if differ(inputs, first.inputs):
+        try:
+            made_up = Example(inputs, await run(inputs))
+        except ModelhostError as error:
+            # The model need not take it.
+            if error.reason not in OF_THE_MODEL:
+                raise
+        else:
+            return [first, made_up, other or first]
+    if other is None:
         raise CannotTellError
-    try:
-        return [first, Example(moved, await run(moved)), *examples[2:]]
-    except ModelhostError:
-        # It was made up; the model need not take it.
-        raise CannotTellError from None
-
-
-def _equal(one: Inputs, other: Inputs) -> bool:
-    return all(
-        tuple(a.shape) == tuple(b.shape) and (a.data == b.data if a.dtype == STRING else content(a) == content(b))
-        for (_, a), (_, b) in zip(one, other, strict=True)
-    )
-
-
-def _moved(tensor: RawTensor) -> RawTensor:
-    """The same elements in another order, which a model takes if anything; of a single number, another one."""
-    data: Any = tensor.data if tensor.dtype == STRING else bytes(content(tensor))
-    unit = itemsize(tensor)
-    moved = data[unit:] + data[:unit]
-    if moved == data and tensor.dtype == 1:
-        values = struct.unpack(f"<{len(data) // 4}f", data)
-        moved = struct.pack(f"<{len(values)}f", *(0.75 * value + 0.125 for value in values))
-    return tensor._replace(data=moved)
+    return [first, other, first]

@@ -58,6 +58,9 @@ class Lanes:
         try:
             while self._serve():
                 pass
+        except ConnectionError:
+            # An answer that nobody takes.
+            pass
         except BaseException:
             traceback.print_exc()
             os._exit(70)

@@ -45,9 +45,13 @@ class BatchSize:
 
     @property
     def goal(self) -> int:
-        """The size that a batch should have now: the best one so far, or the next larger one, to try it."""
-        larger = 2 * self.size
-        return self.size if self._patience or larger > self._most else larger
+        """The size that a batch should have now: the best one so far, or, once that is known, the next larger one, to
+        try it.
+        """
+        here, larger = self._sizes.get(self.size), 2 * self.size
+        if here is None or here.count < _ENOUGH or self._patience or larger > self._most:
+            return self.size
+        return larger
 
     def choose(self, waiting: int) -> int:
         """How many of those that wait to run together: a power of two, for engines prepare for each size anew."""

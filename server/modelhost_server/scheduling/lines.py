@@ -4,6 +4,7 @@ that may run together, and within a group the callers. What one caller has sent 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -51,7 +52,7 @@ class Runner(Protocol):
 class Waiting:
     """A prediction that waits for its turn. `rows` is how many examples it has."""
 
-    __slots__ = ("caller", "line", "priority", "rows", "runner", "since")
+    __slots__ = ("caller", "line", "priority", "rows", "runner", "since", "timer")
 
     def __init__(self, runner: Runner, caller: str, priority: int) -> None:
         self.runner: Runner = runner
@@ -62,6 +63,8 @@ class Waiting:
         self.line: Line | None = None
         # On the event loop's clock.
         self.since = 0.0
+        # Goes off when it has waited for too long.
+        self.timer: asyncio.TimerHandle | None = None
 
     def refuse(self, error: Exception) -> None:
         """Tells whoever waits that it will not run."""
@@ -84,11 +87,15 @@ class Rotation(Generic[_K, _V]):
             item = self._items[key] = make()
         return item
 
-    def turn(self) -> tuple[_K, _V]:
+    def peek(self) -> _V:
+        """Whose turn it is."""
+        return next(iter(self._items.values()))
+
+    def turn(self) -> _V:
         """Whose turn it is; it will be the last to have the next one."""
         key, item = next(iter(self._items.items()))
         self._items.move_to_end(key)
-        return key, item
+        return item
 
     def remove(self, key: _K) -> None:
         """Takes a thing out."""
@@ -139,11 +146,12 @@ class Line:
         room = self.runner.max_rows
         batch: list[Waiting] = []
         while len(batch) < size and self.count:
-            _, theirs = self._callers.turn()
-            waiting = next(iter(theirs))
+            waiting = next(iter(self._callers.peek()))
             room -= waiting.rows
             if batch and room < 0:
+                # Whoever has no room now begins the next batch.
                 break
+            self._callers.turn()
             batch.append(waiting)
             self.discard(waiting)
         return batch
@@ -183,9 +191,9 @@ class Lines:
         for level in sorted(self._levels, reverse=True):
             models = self._levels[level]
             for _ in range(len(models)):
-                _, lines = models.turn()
+                lines = models.turn()
                 for _ in range(len(lines)):
-                    _, line = lines.turn()
+                    line = lines.turn()
                     if line.ready_at() <= now:
                         batch = line.take()
                         self._count -= len(batch)

@@ -45,31 +45,36 @@ class Scheduler:
         Raises:
             ModelhostError: QUEUE_FULL, at once.
         """
-        runner, loop = waiting.runner, asyncio.get_running_loop()
         free = max(0, self.max_in_flight - self.in_flight)
-        if self.queued - free >= self.max_queue or runner.max_queue:
+        if self.queued - free >= self.max_queue or waiting.runner.max_queue:
+            self._line_up()
             self._make_room(waiting, free)
-        if runner.queue_timeout:
-            loop.call_later(runner.queue_timeout, self._time_out, waiting)
         self._arrived[waiting] = None
         if len(self._arrived) == 1:
-            loop.call_soon(self._arrive)
+            asyncio.get_running_loop().call_soon(self._arrive)
 
     def _arrive(self) -> None:
-        arrived, self._arrived = self._arrived, {}
-        if len(arrived) == 1 and not self._lines and self.in_flight < self.max_in_flight:
-            (waiting,) = arrived
+        if len(self._arrived) == 1 and not self._lines and self.in_flight < self.max_in_flight:
+            (waiting,) = self._arrived
             if not waiting.runner.max_delay:
+                self._arrived = {}
                 self.in_flight += 1
                 waiting.runner.start((waiting,))
                 return
-        now = asyncio.get_running_loop().time()
+        self._line_up()
+        self._dispatch()
+
+    def _line_up(self) -> None:
+        """Puts what has arrived into the lines, where it is counted by callers and versions."""
+        arrived, self._arrived = self._arrived, {}
+        loop = asyncio.get_running_loop()
         for waiting in arrived:
-            waiting.since = now
+            waiting.since = loop.time()
+            if waiting.runner.queue_timeout:
+                waiting.timer = loop.call_later(waiting.runner.queue_timeout, self._time_out, waiting)
             self._lines.add(waiting)
             self._by_caller.setdefault(waiting.caller, {})[waiting] = None
             self._by_version[waiting.runner.key] += 1
-        self._dispatch()
 
     def submit_first(self, waiting: Waiting) -> None:
         """Runs a prediction again that was run before: it is not refused, and keeps the lane that it had."""
@@ -118,6 +123,8 @@ class Scheduler:
         self._alarm = asyncio.get_running_loop().call_at(self._lines.ready_at(), self._dispatch)
 
     def _uncount(self, waiting: Waiting) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
         theirs, key = self._by_caller[waiting.caller], waiting.runner.key
         del theirs[waiting]
         if not theirs:
@@ -131,7 +138,7 @@ class Scheduler:
     def _make_room(self, waiting: Waiting, free: int) -> None:
         """Raises ModelhostError, QUEUE_FULL, unless there is room, or another caller takes up more than its share."""
         limit = waiting.runner.max_queue
-        if limit and self._by_version[waiting.runner.key] + len(self._arrived) - free >= limit:
+        if limit and self._by_version[waiting.runner.key] - free >= limit:
             self.rejected_count += 1
             raise self._full(f"{limit} predictions of this version wait already (batching.max_queue)", limit)
         if self.queued - free < self.max_queue:

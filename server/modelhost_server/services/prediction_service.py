@@ -24,6 +24,7 @@ from . import wire
 from .call import Call, Codec
 from .failures import error_message
 from .prediction_stream import PredictionStream
+from .sharing import check_places, found_inputs, place_outputs
 from .tensors import fill_outputs, raw_inputs
 
 _MAX_TARGETS = 1000
@@ -47,13 +48,16 @@ class PredictionService:
     def _begin(self, request: wire.Request, call: Call) -> Begun:
         message = request.message
         version, label = _choice(message)
+        inputs = found_inputs(request.inputs, self._host.regions)
+        check_places(message, self._host.regions)
         return self._host.begin_prediction(
-            message.scope, message.model, version, label, message.signature, request.inputs, message.output_filter,
+            message.scope, message.model, version, label, message.signature, inputs, message.output_filter,
             deadline=call.deadline, caller=call.caller, priority=message.priority,
         )  # fmt: skip
 
     def _respond(self, message: PredictRequest, prediction: Prediction) -> wire.Response:
-        return wire.Response(prediction.version, prediction.outputs, {})
+        placed = place_outputs(message, prediction.outputs, self._host.regions) if message.output_regions else {}
+        return wire.Response(prediction.version, prediction.outputs, placed)
 
     async def predict_many(self, request: PredictManyRequest, call: Call) -> PredictManyResponse:
         """Runs the same inputs through several models."""
@@ -64,9 +68,8 @@ class PredictionService:
                 field="targets",
             )
         targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
-        outcomes = await self._host.predict_many(
-            request.scope, targets, raw_inputs(request.inputs), request.output_filter, call.caller
-        )
+        inputs = found_inputs(raw_inputs(request.inputs), self._host.regions)
+        outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.caller)
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
     async def predict_stream(

@@ -9,14 +9,14 @@ from modelhost.v1 import model_pb2, prediction_service_pb2, tensor_pb2
 from ..errors import ModelhostError, Reason, brief
 from ..hosting.checks import check_tensor
 from ..samples import Sample
-from ..tensors import STRING, LeasedBytes, RawTensor, TensorSpec
+from ..tensors import STRING, LeasedBytes, RawTensor, RegionRange, TensorSpec
 
 
 def raw_inputs(tensors: Mapping[str, tensor_pb2.Tensor]) -> dict[str, RawTensor]:
-    """The inputs of a request.
+    """The inputs of a request; those in shared memory are told by where they are, see `sharing`.
 
     Raises:
-        ModelhostError: INPUT_MALFORMED, UNSUPPORTED.
+        ModelhostError: INPUT_MALFORMED.
     """
     return {name: _raw_tensor(name, tensor) for name, tensor in tensors.items()}
 
@@ -29,11 +29,10 @@ def _raw_tensor(name: str, tensor: tensor_pb2.Tensor) -> RawTensor:
         return RawTensor(dtype, tensor.shape, list(tensor.strings.values))
     if content is None:
         return RawTensor(dtype, tensor.shape, [] if dtype == STRING else b"")
+    if content == "shared_memory" and dtype != STRING:
+        place = tensor.shared_memory
+        return RawTensor(dtype, tensor.shape, RegionRange(place.region, place.offset, place.byte_size))
     field = f"inputs[{brief(name)}]"
-    if content == "shared_memory":
-        raise ModelhostError(
-            Reason.UNSUPPORTED, f"{field}: this server does not offer shared memory to callers; send `raw`", field=field
-        )
     expected = "strings" if dtype == STRING else "raw"
     raise ModelhostError(
         Reason.INPUT_MALFORMED, f"{field}: expected the content in `{expected}`, as its dtype asks; got `{content}`",
@@ -51,7 +50,12 @@ def samples(field: str, messages: Sequence[model_pb2.Sample]) -> tuple[Sample, .
     for i, message in enumerate(messages):
         inputs = raw_inputs(message.inputs)
         for name, tensor in inputs.items():
-            check_tensor(f"{field}[{i}].inputs[{brief(name)}]", tensor)
+            where = f"{field}[{i}].inputs[{brief(name)}]"
+            if isinstance(tensor.data, RegionRange):
+                raise ModelhostError(
+                    Reason.UNSUPPORTED, f"{where}: examples are not taken from shared memory; send `raw`", field=where
+                )
+            check_tensor(where, tensor)
         found.append(Sample(message.signature, inputs))
     return tuple(found)
 

@@ -114,6 +114,15 @@ class Statistics:
     load_ns: int = 0
     crash_count: int = 0
 
+    def note(self, failed: bool, queue_ns: int, run_ns: int) -> None:
+        """Notes a prediction that a caller asked for; only those that did not fail count in the times."""
+        if failed:
+            self.failure_count += 1
+            return
+        self.success_count += 1
+        self.queue_ns += queue_ns
+        self.run_ns += run_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
