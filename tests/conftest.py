@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +20,33 @@ def models() -> Path:
     return built("build")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--transport h2corn` runs the tests with servers of that transport."""
+    parser.addoption("--transport", choices=["grpcio", "h2corn"], default="grpcio", help="what servers speak gRPC with")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Servers that fixtures of modules start, too, are of that transport."""
+    os.environ["MODELHOST_TRANSPORT"] = config.getoption("--transport")
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator["ServerProcess"]:  # noqa: F821, UP037
+def transport(request: pytest.FixtureRequest) -> str:
+    """What servers speak gRPC with: what was asked for, or each in turn (support.server.BOTH_TRANSPORTS)."""
+    return getattr(request, "param", None) or request.config.getoption("--transport")
+
+
+@pytest.fixture(autouse=True)
+def _servers_of_the_transport(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELHOST_TRANSPORT", transport)
+
+
+@pytest.fixture(scope="session")
+def server(transport: str) -> Iterator["ServerProcess"]:  # noqa: F821, UP037
     """A server that all tests share; tests that hurt a server start their own."""
     from support.server import ServerProcess
 
-    with ServerProcess() as process:
+    with ServerProcess("--transport", transport) as process:
         yield process
 
 

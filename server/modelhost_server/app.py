@@ -6,10 +6,7 @@ import asyncio
 import logging
 import signal
 
-import grpc
-import grpc.aio
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
 from modelhost.v1 import (
     model_service_pb2,
     optimization_service_pb2,
@@ -29,16 +26,21 @@ from .services.optimization_service import OptimizationService
 from .services.prediction_service import PredictionService
 from .services.scope_service import ScopeService
 from .services.shared_memory_service import SharedMemoryService
-from .transport.grpcio import Handler
-from .transport.routes import routes
+from .transport.base import Transport
+from .transport.fronts import FrontConfig, Fronts
+from .transport.listeners import check_free
+from .transport.reflection import SERVICE as REFLECTION
+from .transport.reflection import ReflectionService
+from .transport.routes import Route, routes
+from .transport.transports import make_transport
 
 logger = logging.getLogger(__name__)
 
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
-# gRPC cancels calls that have arrived and not begun when it is stopped; in this time they are told UNAVAILABLE instead.
+# Transports cut off calls that have arrived and not begun when they are stopped; in this time they are told UNAVAILABLE
+# instead.
 _REFUSE_SECONDS = 0.5
-_MIN_PING_MILLISECONDS = 10_000
 
 
 class Server:
@@ -54,27 +56,37 @@ class Server:
             cache_limit_bytes=config.cache_limit_bytes,
             shares_memory=config.shares_memory,
         )
-        self._grpc: grpc.aio.Server | None = None
+        self._transport: Transport | None = None
+        self._fronts: Fronts | None = None
 
     async def start(self) -> list[str]:
         """Starts serving; answers the addresses, with the ports that were really bound.
 
         Raises:
-            OSError: an address cannot be listened on.
+            OSError: an address cannot be listened on, or the TLS files are not right.
             ModelhostError: the worker template does not start.
         """
         keep_freed_memory()
-        server = self._grpc = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._config.max_receive_bytes),
-                ("grpc.max_send_message_length", self._config.max_send_bytes),
-                # Two servers on one port would share its callers without anybody's knowledge.
-                ("grpc.so_reuseport", 0),
-                # Clients may ask whether we are still there while a watch is quiet; gRPC's default of 5 minutes would
-                # end the connection of one that asks more often.
-                ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
-            ]
-        )
+        config, all_routes = self._config, self._routes()
+        if config.server_processes > 1:
+            check_free(config.listen)
+        transport = make_transport(config.transport, all_routes, config.transport_options)
+        addresses = transport.listen(config.listen)
+        self._transport = transport
+        await self._host.start()
+        await transport.start()
+        if config.server_processes > 1:
+            # A Unix socket cannot be shared this way; the primary alone has those.
+            shared = [address for address in addresses if not address.startswith("unix:")]
+            self._fronts = Fronts(
+                config.server_processes - 1,
+                all_routes,
+                FrontConfig(config.transport, config.transport_options, shared, config.log_level, config.log_json),
+            )
+            await self._fronts.start()
+        return addresses
+
+    def _routes(self) -> list[Route]:
         services = {
             model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
             prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
@@ -89,12 +101,8 @@ class Server:
         names = [descriptor.full_name for descriptor in services]
         health = health_pb2.DESCRIPTOR.services_by_name["Health"]
         services[health] = HealthService(self._host, names)
-        server.add_generic_rpc_handlers([Handler(routes(services))])
-        reflection.enable_server_reflection([*names, health.full_name, reflection.SERVICE_NAME], server)
-        addresses = [_bind(server, address) for address in self._config.listen]
-        await self._host.start()
-        await server.start()
-        return addresses
+        services[REFLECTION] = ReflectionService([*names, health.full_name, REFLECTION.full_name])
+        return routes(services)
 
     async def run_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains: no new calls, calls under way answered, workers ended."""
@@ -112,24 +120,12 @@ class Server:
     async def stop(self) -> None:
         """Drains and ends everything."""
         self._host.drain()
-        if self._grpc is not None:
+        if self._transport is not None:
             await asyncio.sleep(_REFUSE_SECONDS)
-            await self._grpc.stop(self._config.drain_seconds)
+            seconds = self._config.drain_seconds
+            await asyncio.gather(self._transport.stop(seconds), *([self._fronts.stop(seconds)] if self._fronts else []))
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:
             logger.error("workers did not end in time; they are killed with the template")
         logger.info("stopped")
-
-
-def _bind(server: grpc.aio.Server, address: str) -> str:
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError:
-        port = 0
-    if address.startswith("unix:"):
-        if port:
-            return address
-    elif port:
-        return f"{address.rpartition(':')[0]}:{port}"
-    raise OSError(f"cannot listen on {address}: the address is in use, not this machine's, or not HOST:PORT")

@@ -29,6 +29,19 @@ def serve(
             show_default="127.0.0.1:8500",
         ),
     ] = None,
+    transport: Annotated[
+        str | None, typer.Option(help="What speaks gRPC: grpcio, or h2corn, which costs less.", show_default="grpcio")
+    ] = None,
+    server_processes: Annotated[
+        int | None, typer.Option(help="Processes that speak gRPC, on the same ports.", show_default="1")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate chain; HOST:PORT addresses then speak TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM authorities; only clients with a certificate of theirs are let in.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
     max_receive_bytes: Annotated[
         int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB")
@@ -80,15 +93,19 @@ def serve(
     """
     try:
         settings = read_config(
-            config, listen=tuple(listen) if listen else None, max_receive_bytes=max_receive_bytes,
-            max_send_bytes=max_send_bytes, drain_seconds=drain_seconds, cache_dir=cache_dir,
-            cache_limit_bytes=cache_limit_bytes, intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
+            config, listen=tuple(listen) if listen else None, transport=transport, server_processes=server_processes,
+            tls_certificate=tls_certificate, tls_key=tls_key, tls_client_ca=tls_client_ca,
+            max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds,
+            cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes,
+            intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
             max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
             shared_memory=shared_memory, log_level=log_level, log_json=log_json or None,
         )  # fmt: skip
     except ValidationError as error:
         for problem in error.errors():
-            typer.echo(f"modelhost serve: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", err=True)
+            # What concerns several settings has no place of its own.
+            place = f"{'.'.join(map(str, problem['loc']))}: " if problem["loc"] else ""
+            typer.echo(f"modelhost serve: {place}{problem['msg']}", err=True)
         raise typer.Exit(_USAGE) from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         typer.echo(f"modelhost serve: {config}: {error}", err=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from .store.records import ScopeConfig
+from .transport.base import TransportName, TransportOptions
+from .transport.tls import Identity
 
 _DEFAULTS = ScopeConfig()
 
@@ -22,6 +24,11 @@ class ServerConfig(BaseSettings):
     listen: tuple[str, ...] = Field(
         ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
     )
+    transport: TransportName = Field("grpcio", description="what speaks HTTP/2 and gRPC")
+    server_processes: int = Field(1, ge=1, le=64, description="processes that speak gRPC, on the same ports")
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain of the TCP listeners")
+    tls_key: Path | None = Field(None, description="PEM key of that certificate")
+    tls_client_ca: Path | None = Field(None, description="PEM authorities; only clients they vouch for are let in")
     max_receive_bytes: int = Field(64 << 20, ge=1 << 10, le=(1 << 31) - 1, description="largest request, in bytes")
     max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
@@ -43,6 +50,28 @@ class ServerConfig(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key: expected both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca: expected with tls_certificate and tls_key; got it alone")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_to_share(self) -> Self:
+        if self.server_processes > 1 and all(address.startswith("unix:") for address in self.listen):
+            raise ValueError("server_processes: expected a HOST:PORT that processes can share; got Unix sockets only")
+        return self
+
+    @property
+    def transport_options(self) -> TransportOptions:
+        """What the transport is told."""
+        tls = None
+        if self.tls_certificate is not None and self.tls_key is not None:
+            tls = Identity(self.tls_certificate, self.tls_key, self.tls_client_ca)
+        return TransportOptions(self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1)
 
     @property
     def shares_memory(self) -> bool:

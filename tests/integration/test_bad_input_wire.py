@@ -16,7 +16,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from modelhost.v1 import model_service_pb2
 from modelhost.v1 import prediction_service_pb2 as pb
 from support.predict import Failure, assert_serves, error_of, failure, load, new_scope, request
-from support.server import Stubs
+from support.server import BOTH_TRANSPORTS, Stubs
+
+pytestmark = BOTH_TRANSPORTS
 
 
 def all_methods() -> dict[str, MethodDescriptor]:

@@ -6,7 +6,9 @@ import threading
 import modelhost
 import numpy as np
 import pytest
-from support.server import ServerProcess
+from support.server import BOTH_TRANSPORTS, ServerProcess
+
+pytestmark = BOTH_TRANSPORTS
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
 from support.calls import eventually, failure, half, load, slow_call, unload
-from support.server import ServerProcess, Stubs
+from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
+
+pytestmark = BOTH_TRANSPORTS
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -109,16 +111,18 @@ def test_message_limits_are_options(models):
 def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models, number):
     process, stubs = own
     load(stubs, "default", "slow", models / "slow")
-    call = slow_call(stubs, "default", 300_000)
+    call = slow_call(stubs, "default", 400_000)
     time.sleep(0.2)
     everything = process.processes()
     process.process.send_signal(number)
-    time.sleep(0.2)
-    assert not call.done(), "the call must still run when the drain begins"
-    late = Stubs(process.address)
-    assert failure(lambda: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
-    late.close()
-    assert call.result(timeout=30).outputs["steps"].raw == (300_000).to_bytes(4, "little")
+    # At once, and when nothing listens any more.
+    for moment in (0.05, 1.0):
+        time.sleep(moment)
+        assert not call.done(), "the call must still run when the drain begins"
+        late = Stubs(process.address)
+        assert failure(lambda late=late: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
+        late.close()
+    assert call.result(timeout=30).outputs["steps"].raw == (400_000).to_bytes(4, "little")
     assert process.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import grpc
 import psutil
+import pytest
 from modelhost.v1 import (
     model_service_pb2_grpc,
     optimization_service_pb2_grpc,
@@ -23,6 +24,9 @@ from modelhost.v1 import (
 
 _READY = "modelhost is ready on "
 _START_SECONDS = 60
+
+# For tests of what a transport must do: each runs once with each.
+BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "h2corn"], indirect=True, scope="session")
 
 
 class ServerProcess:
@@ -68,6 +72,11 @@ class ServerProcess:
         children = psutil.Process(self.process.pid).children()
         return sorted(children, key=lambda template: not template.children())
 
+    def fronts(self) -> list[psutil.Process]:
+        """The front processes."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "modelhost_server.transport.front" in child.cmdline()]
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
         return [worker for template in self.templates() for worker in template.children()]
@@ -102,8 +111,8 @@ class ServerProcess:
 class Stubs:
     """The generated stubs over one channel: for tests that must say what the SDK would never say."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1), *options])
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.scopes = scope_service_pb2_grpc.ScopeServiceStub(self.channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -11,9 +12,67 @@ import grpc.aio
 from grpc_status import rpc_status
 
 from ..services.call import Call
-from ..services.failures import as_modelhost_error
+from .base import TransportOptions
+from .listeners import host_and_port
 from .routes import Route
-from .status import rich_status
+from .status import status_of
+from .tls import Identity
+
+_MIN_PING_MILLISECONDS = 10_000
+
+
+class GrpcioTransport:
+    """See Transport."""
+
+    def __init__(self, routes: Sequence[Route], options: TransportOptions) -> None:
+        self._credentials = _credentials(options.tls) if options.tls else None
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", options.max_receive_bytes),
+                ("grpc.max_send_message_length", options.max_send_bytes),
+                ("grpc.so_reuseport", int(options.reuse_port)),
+                # Clients may ask whether we are still there while a watch is quiet; gRPC's default of 5 minutes would
+                # end the connection of one that asks more often.
+                ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
+            ]
+        )
+        self._server.add_generic_rpc_handlers([_Handler(routes)])
+
+    def listen(self, addresses: Sequence[str]) -> list[str]:
+        """See Transport."""
+        return [self._listen(address) for address in addresses]
+
+    def _listen(self, address: str) -> str:
+        unix = address.startswith("unix:")
+        try:
+            # grpc would take a host without a port, and choose one itself.
+            host = "" if unix else host_and_port(address)[0]
+            if self._credentials is None or unix:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError:
+            port = 0
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from None
+        if not port:
+            raise OSError(f"cannot listen on {address}: the address is in use, or not this machine's")
+        return address if unix else f"{host}:{port}"
+
+    async def start(self) -> None:
+        """See Transport."""
+        await self._server.start()
+
+    async def stop(self, seconds: float) -> None:
+        """See Transport."""
+        await self._server.stop(seconds)
+
+
+def _credentials(tls: Identity) -> grpc.ServerCredentials:
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    if tls.client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], tls.client_ca.read_bytes(), require_client_auth=True)
 
 
 class _Context(Protocol):
@@ -22,7 +81,7 @@ class _Context(Protocol):
     async def abort_with_status(self, status: Any) -> NoReturn: ...
 
 
-class Handler(grpc.GenericRpcHandler):
+class _Handler(grpc.GenericRpcHandler):
     """Finds the routes of calls."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -34,11 +93,17 @@ class Handler(grpc.GenericRpcHandler):
 
 
 def _method_handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+    if route.streams_requests and not route.streams_responses:
+        return grpc.stream_unary_rpc_method_handler(_answer(route), None, route.serialize)
     if route.streams_requests:
         return grpc.stream_stream_rpc_method_handler(_answer_stream(route), None, route.serialize)
     if route.streams_responses:
         return grpc.unary_stream_rpc_method_handler(_answer_stream(route), None, route.serialize)
     return grpc.unary_unary_rpc_method_handler(_answer(route), None, route.serialize)
+
+
+def _given(request: Any, route: Route) -> Any:
+    return _parse_all(request, route) if route.streams_requests else route.parse(request)
 
 
 async def _parse_all(requests: AsyncIterator[bytes], route: Route) -> AsyncIterator[Any]:
@@ -53,13 +118,13 @@ def _call(context: _Context) -> Call:
 
 
 async def _abort(context: _Context, error: Exception) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(rich_status(as_modelhost_error(error))))
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
 def _answer(route: Route) -> Any:
-    async def answer(request: bytes, context: _Context) -> Any:
+    async def answer(request: Any, context: _Context) -> Any:
         try:
-            return await route.behaviour(route.parse(request), _call(context))
+            return await route.behaviour(_given(request, route), _call(context))
         except Exception as error:
             await _abort(context, error)
 
@@ -69,9 +134,9 @@ def _answer(route: Route) -> Any:
 def _answer_stream(route: Route) -> Any:
     async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
         try:
-            given = _parse_all(request, route) if route.streams_requests else route.parse(request)
-            async for response in route.behaviour(given, _call(context)):
-                yield response
+            async with aclosing(route.behaviour(_given(request, route), _call(context))) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:
             await _abort(context, error)
 

@@ -1,4 +1,4 @@
-"""From errors of the domain to google.rpc.Status, in one place."""
+"""From errors to google.rpc.Status, in one place."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from ..errors import ModelhostError
+from ..services.failures import as_modelhost_error
 
 DOMAIN = "modelhost"
+
+
+class StatusError(Exception):
+    """An error that is a status already: the transport's own, or one that another process made."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+def status_error(code: int, message: str) -> StatusError:
+    """A status without details, as gRPC's own."""
+    return StatusError(status_pb2.Status(code=code, message=message))
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """What a caller is told of an error."""
+    return error.status if isinstance(error, StatusError) else rich_status(as_modelhost_error(error))
 
 
 def rich_status(error: ModelhostError) -> status_pb2.Status:
