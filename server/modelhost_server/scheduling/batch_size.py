@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 # A larger batch must gain this much for each prediction: answers of a batch come together, so that some come later.
 _WORTH = 0.95
 # As little as this is lost by a smaller one.
 _NO_LOSS = 1.02
 # Executions of one size before it is judged; of a new one, the first prepares things and does not count.
-_ENOUGH = 4
+_ENOUGH = 5
 # Full batches after which a larger size that did not pay is tried again: the machine may be less busy then.
 _TRY_AGAIN = 1000
-_SMOOTHING = 0.2
+_REMEMBERED = 9
 
 
 class _Size:
-    """What is known of batches of one size: nanoseconds that an execution takes, smoothed."""
+    """What is known of batches of one size: how long the last ones took, in nanoseconds."""
 
-    __slots__ = ("count", "ns")
+    __slots__ = ("_last", "count")
 
     def __init__(self) -> None:
         self.count = -1
-        self.ns = 0.0
+        self._last: deque[int] = deque(maxlen=_REMEMBERED)
 
     def note(self, ns: int) -> None:
         self.count += 1
-        if self.count == 1:
-            self.ns = ns
-        elif self.count > 1:
-            self.ns += _SMOOTHING * (ns - self.ns)
+        if self.count > 0:
+            self._last.append(ns)
+
+    def forget(self) -> None:
+        self.count = -1
+        self._last.clear()
+
+    @property
+    def ns(self) -> int:
+        """The median: on a busy machine, one in a hundred takes a hundred times as long as the others."""
+        return sorted(self._last)[len(self._last) // 2]
 
 
 class BatchSize:
@@ -81,7 +90,7 @@ class BatchSize:
                 self.size *= 2
             else:
                 self._patience = _TRY_AGAIN
-                larger.count = -1
+                larger.forget()
         elif smaller is not None and smaller.count >= _ENOUGH and 2 * smaller.ns <= here.ns * _NO_LOSS:
             self.size //= 2
             self._patience = _TRY_AGAIN
