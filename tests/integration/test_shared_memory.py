@@ -42,7 +42,7 @@ class Caller:
         )
 
     def regions(self) -> list[str]:
-        answer = self.memory.ListRegions(shared_memory_service_pb2.ListRegionsRequest())
+        answer = self.memory.ListRegions(shared_memory_service_pb2.ListRegionsRequest(page_size=1000))
         return [region.region for region in answer.regions]
 
     def place(self, offset: int, size: int) -> tensor_pb2.SharedMemoryReference:

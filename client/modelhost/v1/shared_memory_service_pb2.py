@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelhost/v1/shared_memory_service.proto\x12\x0cmodelhost.v1\"M\n\x15RegisterRegionRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\"\x18\n\x16RegisterRegionResponse\"@\n\x17UnregisterRegionRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"\x1a\n\x18UnregisterRegionResponse\"\x14\n\x12ListRegionsRequest\"<\n\x13ListRegionsResponse\x12%\n\x07regions\x18\x01 \x03(\x0b\x32\x14.modelhost.v1.Region\"+\n\x06Region\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tbyte_size\x18\x02 \x01(\x04\x32\xa9\x02\n\x13SharedMemoryService\x12[\n\x0eRegisterRegion\x12#.modelhost.v1.RegisterRegionRequest\x1a$.modelhost.v1.RegisterRegionResponse\x12\x61\n\x10UnregisterRegion\x12%.modelhost.v1.UnregisterRegionRequest\x1a&.modelhost.v1.UnregisterRegionResponse\x12R\n\x0bListRegions\x12 .modelhost.v1.ListRegionsRequest\x1a!.modelhost.v1.ListRegionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelhost/v1/shared_memory_service.proto\x12\x0cmodelhost.v1\"M\n\x15RegisterRegionRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\"\x18\n\x16RegisterRegionResponse\"@\n\x17UnregisterRegionRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"\x1a\n\x18UnregisterRegionResponse\";\n\x12ListRegionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x13ListRegionsResponse\x12%\n\x07regions\x18\x01 \x03(\x0b\x32\x14.modelhost.v1.Region\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x06Region\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x11\n\tbyte_size\x18\x02 \x01(\x04\x32\xa9\x02\n\x13SharedMemoryService\x12[\n\x0eRegisterRegion\x12#.modelhost.v1.RegisterRegionRequest\x1a$.modelhost.v1.RegisterRegionResponse\x12\x61\n\x10UnregisterRegion\x12%.modelhost.v1.UnregisterRegionRequest\x1a&.modelhost.v1.UnregisterRegionResponse\x12R\n\x0bListRegions\x12 .modelhost.v1.ListRegionsRequest\x1a!.modelhost.v1.ListRegionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNREGISTERREGIONRESPONSE']._serialized_start=229
   _globals['_UNREGISTERREGIONRESPONSE']._serialized_end=255
   _globals['_LISTREGIONSREQUEST']._serialized_start=257
-  _globals['_LISTREGIONSREQUEST']._serialized_end=277
-  _globals['_LISTREGIONSRESPONSE']._serialized_start=279
-  _globals['_LISTREGIONSRESPONSE']._serialized_end=339
-  _globals['_REGION']._serialized_start=341
-  _globals['_REGION']._serialized_end=384
-  _globals['_SHAREDMEMORYSERVICE']._serialized_start=387
-  _globals['_SHAREDMEMORYSERVICE']._serialized_end=684
+  _globals['_LISTREGIONSREQUEST']._serialized_end=316
+  _globals['_LISTREGIONSRESPONSE']._serialized_start=318
+  _globals['_LISTREGIONSRESPONSE']._serialized_end=403
+  _globals['_REGION']._serialized_start=405
+  _globals['_REGION']._serialized_end=448
+  _globals['_SHAREDMEMORYSERVICE']._serialized_start=451
+  _globals['_SHAREDMEMORYSERVICE']._serialized_end=748
 # @@protoc_insertion_point(module_scope)

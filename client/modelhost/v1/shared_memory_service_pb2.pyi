@@ -90,9 +90,19 @@ class ListRegionsRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """Regions in an answer at most; 100 when 0, never more than 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the page before; empty for the first."""
     def __init__(
         self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 global___ListRegionsRequest = ListRegionsRequest
 
@@ -103,6 +113,9 @@ class ListRegionsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REGIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token of the next page; empty on the last."""
     @property
     def regions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Region]:
         """The regions, by name."""
@@ -111,8 +124,9 @@ class ListRegionsResponse(google.protobuf.message.Message):
         self,
         *,
         regions: collections.abc.Iterable[global___Region] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["regions", b"regions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "regions", b"regions"]) -> None: ...
 
 global___ListRegionsResponse = ListRegionsResponse
 

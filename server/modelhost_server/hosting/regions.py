@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import check_name
+from ..store.pages import page
 from ..tensors import FileRange
 
 _DIRECTORY = Path("/dev/shm")
@@ -92,14 +93,15 @@ class Regions:
         if self._regions.pop(region, None) is None and not allow_missing:
             raise _not_found(region)
 
-    def list(self) -> list[Region]:
-        """The regions, by name.
+    def list(self, page_size: int = 0, page_token: str = "") -> tuple[list[Region], str]:
+        """A page of the regions by name, and the next page's token.
 
         Raises:
-            ModelhostError: UNSUPPORTED.
+            ModelhostError: UNSUPPORTED, INVALID_REQUEST, INVALID_PAGE_TOKEN.
         """
         self._check_enabled()
-        return sorted(self._regions.values(), key=lambda region: region.name)
+        keys, token = page([(name,) for name in sorted(self._regions)], page_size, page_token, "regions")
+        return [self._regions[name] for (name,) in keys], token
 
     def range(self, region: str, offset: int, byte_size: int) -> FileRange:
         """A range of a region.

@@ -27,7 +27,8 @@ class SharedMemoryService:
 
     async def list_regions(self, request: pb.ListRegionsRequest, call: Call) -> pb.ListRegionsResponse:
         """Lists the regions."""
-        regions = self._host.regions.list()
+        regions, token = self._host.regions.list(request.page_size, request.page_token)
         return pb.ListRegionsResponse(
-            regions=[pb.Region(region=region.name, byte_size=region.byte_size) for region in regions]
+            regions=[pb.Region(region=region.name, byte_size=region.byte_size) for region in regions],
+            next_page_token=token,
         )
