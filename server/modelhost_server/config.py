@@ -85,6 +85,7 @@ class ServerConfig(BaseSettings):
         """What a scope has where its creator said nothing."""
         return ScopeConfig(
             intra_op_threads=self.intra_op_threads,
+            has_chosen_threads="intra_op_threads" in self.model_fields_set,
             inter_op_threads=self.inter_op_threads,
             max_in_flight=self.max_in_flight,
             max_queue=self.max_queue,

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from modelhost_server.engines.base import LoadedModel
+from modelhost_server.engines.base import LoadedModel, LoadRequest
 from modelhost_server.engines.litert import LitertEngine
 from modelhost_server.engines.litert_interpreter import Instance
-from modelhost_server.engines.litert_pool import InstancePool
+from modelhost_server.engines.litert_pool import InstancePool, Running
 from modelhost_server.engines.optimised_pages import drop_pages
 from modelhost_server.errors import ModelhostError, Reason
 from support.optimised import built, check, load, options, recorded, run
@@ -219,7 +220,7 @@ print(refused)
 
 def test_another_interpreter_is_made_when_calls_overlap_up_to_the_limit():
     path = built() / "mlp" / "litert" / "m.tflite"
-    pool = InstancePool(Instance(path, 1), path, 1, 2)
+    pool = InstancePool(Instance(path, 1), path, 1, 2, Running())
     with pool.lease(()) as first:
         with pool.lease(()) as second:
             assert second is not first
@@ -240,7 +241,7 @@ def test_another_interpreter_is_made_when_calls_overlap_up_to_the_limit():
 
 def test_the_interpreter_that_has_the_shapes_is_preferred():
     path = built() / "mlp" / "litert" / "m.tflite"
-    pool = InstancePool(Instance(path, 1), path, 1, 2)
+    pool = InstancePool(Instance(path, 1), path, 1, 2, Running())
     shapes = [((0, (rows, 4)),) for rows in (3, 5)]
     with pool.lease(()) as one, pool.lease(()) as two:
         one.prepare(shapes[0])
@@ -251,10 +252,62 @@ def test_the_interpreter_that_has_the_shapes_is_preferred():
     pool.close()
 
 
+def test_the_interpreter_with_more_threads_is_for_calls_that_come_alone():
+    path = built() / "mlp" / "litert" / "m.tflite"
+    wide, running = Instance(path, 2), Running(calm_seconds=0.05)
+    pool = InstancePool(wide, path, 1, 2, running, is_wide=True)
+    for _ in range(2):
+        with pool.lease(()) as instance:
+            assert instance is wide
+    with pool.lease(()) as one, pool.lease(()) as two:
+        assert one is wide
+        assert two is not wide
+    time.sleep(0.1)
+    with pool.lease(()) as one, pool.lease(()) as two, pool.lease(()) as three:
+        assert one is wide
+        assert wide not in (two, three)
+    with pool.lease(()) as instance:
+        assert instance is not wide, "calls overlapped a moment ago"
+    time.sleep(0.1)
+    with pool.lease(()) as instance:
+        assert instance is wide
+    time.sleep(0.1)
+    running.begin()
+    with pool.lease(()) as instance:
+        assert instance is not wide, "another model's call runs"
+    running.end()
+    pool.close()
+
+
+def test_an_interpreter_with_more_threads_that_failed_is_not_used_again():
+    path = built() / "mlp" / "litert" / "m.tflite"
+    wide = Instance(path, 2)
+    pool = InstancePool(wide, path, 1, 1, Running(), is_wide=True)
+    with contextlib.suppress(ZeroDivisionError), pool.lease(()):
+        raise ZeroDivisionError
+    for _ in range(2):
+        with pool.lease(()) as instance:
+            assert instance is not wide
+    pool.close()
+
+
+def test_more_threads_for_calls_that_come_alone_change_no_answer():
+    engine = LitertEngine(options(lanes=2))
+    engine.prepare()
+    model = engine.load(LoadRequest(str(built() / "cnn" / "litert"), alone_threads=2), lambda *_: None)
+    for inputs, outputs in recorded("cnn"):
+        check(run(model, inputs), outputs)
+        with ThreadPoolExecutor(4) as pool:
+            for answer in pool.map(lambda _, i=inputs: run(model, i), range(20)):
+                check(answer, outputs)
+        check(run(model, inputs), outputs)
+    model.close()
+
+
 def test_an_interpreter_that_failed_is_replaced():
     path = built() / "mlp" / "litert" / "m.tflite"
     first = Instance(path, 1)
-    pool = InstancePool(first, path, 1, 1)
+    pool = InstancePool(first, path, 1, 1, Running())
     used = []
     for _ in range(2):
         with contextlib.suppress(ZeroDivisionError), pool.lease(()) as instance:
@@ -268,7 +321,7 @@ def test_an_interpreter_that_failed_is_replaced():
 def test_calls_get_an_error_when_no_interpreter_can_be_made(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes((built() / "mlp" / "litert" / "m.tflite").read_bytes())
-    pool = InstancePool(Instance(path, 1), path, 1, 1)
+    pool = InstancePool(Instance(path, 1), path, 1, 1, Running())
     path.unlink()
     with pytest.raises(ZeroDivisionError), pool.lease(()):
         raise ZeroDivisionError

@@ -45,6 +45,7 @@ def forked(stage: str, job: dict[str, Any]) -> dict[str, Any]:
 def judge_job(model: Path, artifact: Path, **more: Any) -> dict[str, Any]:
     """A job of stage `judge`."""
     job = {"path": str(model), "tags": [], "digest": "", "artifact": str(artifact), "intra_op_threads": 1, "lanes": 2}
+    job["alone_threads"] = 2
     return {**job, "tolerance": 1e-4, "samples": None, "time_seconds": 0.1, **more}
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from modelhost_server.hosting.findings import explanation, with_winner
+from modelhost_server.hosting.findings import explanation, judged, with_winner
 from modelhost_server.hosting.verdicts import TENSORFLOW, Concurrency, Verdict, Verdicts
 from modelhost_server.store.records import Candidate, EngineChoice, LoadOptions, Outcome, Version
 
-TWO = Concurrency(2, 4)
+TWO = Concurrency(2, 4, 4)
 REFUSED = Candidate("openvino", Outcome.REFUSED, "it has strings")
 
 
@@ -29,7 +29,7 @@ def verdicts(tmp_path):
 
 @pytest.fixture
 def remembered(verdicts):
-    verdict = Verdict(with_winner([right("litert", 3.0), REFUSED]))
+    verdict = Verdict(with_winner([replace(right("litert", 3.0), alone_threads=4), REFUSED]))
     verdicts.artifact(version(), "litert").mkdir(parents=True)
     verdicts.remember(version(), TWO, verdict)
     return verdict
@@ -38,7 +38,7 @@ def remembered(verdicts):
 def test_what_was_found_out_is_recalled(verdicts, remembered):
     assert verdicts.recall(version(), TWO) == remembered
     artifact = str(verdicts.artifact(version(), "litert"))
-    assert verdicts.choice(version(), remembered) == EngineChoice("litert", artifact)
+    assert verdicts.choice(version(), remembered) == EngineChoice("litert", artifact, 4)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_it_is_not_believed_of_anything_else(verdicts, other):
     assert verdicts.recall(version(**other), TWO) is None
 
 
-@pytest.mark.parametrize("other", [Concurrency(1, 4), Concurrency(2, 2)])
+@pytest.mark.parametrize("other", [Concurrency(1, 4, 4), Concurrency(2, 2, 4), Concurrency(2, 4, 2)])
 @pytest.mark.usefixtures("remembered")
 def test_timings_are_not_believed_for_other_threads_or_lanes(verdicts, other):
     assert verdicts.recall(version(), other) is None
@@ -103,3 +103,15 @@ def test_what_is_not_worth_a_change_or_not_right_leaves_tensorflow(verdicts, can
     assert verdict.chosen is None
     assert word in explanation(verdict.candidates)
     assert verdicts.choice(version(), verdict) == TENSORFLOW
+
+
+@pytest.mark.parametrize(
+    ("gain", "nanoseconds", "threads"),
+    [(0.0, 2_000_000, 0), (1.19, 2_000_000, 0), (1.2, 2_000_000, 4), (1.9, 900_000, 0)],
+)
+def test_calls_that_come_alone_get_more_threads_where_it_gains(gain, nanoseconds, threads):
+    found = {"accepted": True, "timings": [(1, 9_000_000, nanoseconds)], "max_relative_difference": 0.0, "speedup": 3.0,
+             "side_by_side_speedup": 1.0, "alone_gain": gain}  # fmt: skip
+    (candidate,) = with_winner([judged("litert", found, 4)])
+    assert (candidate.outcome, candidate.alone_threads) == (Outcome.CHOSEN, threads)
+    assert ("4 threads" in candidate.reason) == bool(threads)

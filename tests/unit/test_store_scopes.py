@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from modelhost_server.errors import Reason
 from modelhost_server.store.operations import UnloadRequest
@@ -148,3 +150,15 @@ def test_equal_names_in_two_scopes_are_two_models(store: Store) -> None:
     assert first.key != second.key
     assert sorted(v.scope for v in (store.acquire("a", "m"), store.acquire("", "m"))) == ["a", "default"]
     assert store.scope("a").versions() == [first]
+
+
+@pytest.mark.parametrize(
+    ("config", "threads"),
+    [
+        (ScopeConfig(intra_op_threads=1, max_in_flight=1), 1),
+        (ScopeConfig(intra_op_threads=1, max_in_flight=10_000), len(os.sched_getaffinity(0))),
+        (ScopeConfig(intra_op_threads=1, max_in_flight=10_000, has_chosen_threads=True), 1),
+    ],
+)
+def test_a_call_alone_has_the_threads_of_all_unless_somebody_chose(config, threads):
+    assert config.alone_threads == threads

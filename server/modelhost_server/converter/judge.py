@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..engines.artifact import read_artifact
-from ..engines.base import TENSORFLOW, EngineOptions, LoadedModel, LoadRequest
+from ..engines.base import LITERT, TENSORFLOW, EngineOptions, LoadedModel, LoadRequest
 from ..engines.warmup import read_warmup_requests
 from ..errors import ModelhostError
 from ..samples import Sample, read_samples
@@ -18,7 +18,9 @@ from .running import Candidate, make_engine, race, race_side_by_side
 
 _DEFAULT_TIME_SECONDS = 10.0
 # Of this time, what goes to calls side by side.
-_SIDE_BY_SIDE_SHARE = 0.5
+_SIDE_BY_SIDE_SHARE = 0.4
+# And what to calls that come alone, with more threads.
+_MORE_THREADS_SHARE = 0.2
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Judgement:
     timings: list[tuple[int, int, int]] = field(default_factory=list)
     speedup: float = 0.0
     side_by_side_speedup: float = 0.0
+    # Its time over the time it takes with the threads for calls that come alone; 0 when it cannot tell those.
+    alone_gain: float = 0.0
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -62,10 +66,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     timed = {signature.file: i for i, signature in reversed(list(enumerate(artifact.signatures)))}
     probes = [(i, size, probe) for i in timed.values() for size, probe in examinations[i].timed(samples).items()]
     seconds = job.get("time_seconds", _DEFAULT_TIME_SECONDS)
+    share = seconds * (1 - _SIDE_BY_SIDE_SHARE - _MORE_THREADS_SHARE) / len(probes)
     models = [reference, candidate.model]
     timings, gains = [], []
     for position, size, probe in probes:
-        expected, taken = race(models, position, probe.inputs, seconds * (1 - _SIDE_BY_SIDE_SHARE) / len(probes))
+        expected, taken = race(models, position, probe.inputs, share)
         timings.append((size, expected, taken))
         gains.append(expected / taken)
     judgement = Judgement(True, "", "", max(e.largest_difference for e in examinations), timings, _mean(gains))
@@ -78,6 +83,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             expected, taken = race_side_by_side(models, position, probe.inputs, lanes, share)
             gains.append(expected / taken)
         judgement.side_by_side_speedup = _mean(gains)
+    if artifact.engine == LITERT and job["alone_threads"] > options.intra_op_threads:
+        wide = _loader(LITERT, replace(request, alone_threads=job["alone_threads"]), options)()
+        position, _, probe = min(probes, key=lambda item: item[1])
+        time, taken = race([candidate.model, wide], position, probe.inputs, seconds * _MORE_THREADS_SHARE)
+        judgement.alone_gain = time / taken
     return asdict(judgement)
 
 

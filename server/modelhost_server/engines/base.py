@@ -32,11 +32,14 @@ class LoadRequest:
     """What to load: a path on this machine, and, for a SavedModel, the tags of the MetaGraph (empty for the usual one).
 
     `digest` identifies the content of the path, for what an engine prepares once and finds again; "" when unknown.
+    `alone_threads` are for an operation of a call that comes while no other of the model runs, where the engine can
+    tell; 0 for no more than all calls have.
     """
 
     path: str
     tags: tuple[str, ...] = ()
     digest: str = ""
+    alone_threads: int = 0
 
 
 class EngineFailure(Exception):

@@ -18,7 +18,7 @@ from .artifact import FULL_PRECISION, is_artifact, read_artifact
 from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress
 from .litert_file import FileDescription, FileSignature, check_file, describe
 from .litert_interpreter import Instance, Places, ShapesRefused
-from .litert_pool import InstancePool, new_instance
+from .litert_pool import InstancePool, Running, new_instance
 from .optimised_arrays import NUMPY_DTYPE, Array, array_of, check_ordinary, first_line, view_of
 
 
@@ -43,6 +43,8 @@ class LitertEngine:
         # processors, two callers of MobileNetV2 got 388 answers a second instead of 507.
         self._limit = min(options.lanes, max(1, len(os.sched_getaffinity(0)) // options.intra_op_threads))
 
+        self._running = Running()
+
     def prepare(self) -> None:
         """See Engine. The thread that calls this must be scheduled as predictions are."""
         optimised_maker.start()
@@ -55,15 +57,16 @@ class LitertEngine:
         """
         progress("reading", 0, 0)
         path = Path(request.path)
-        load = self._load_artifact if is_artifact(path) else self._load_file
         try:
-            return optimised_maker.make(load, path).result()
+            if not is_artifact(path):
+                return optimised_maker.make(self._load_file, path).result()
+            return optimised_maker.make(self._load_artifact, path, request.alone_threads).result()
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelhostError(
                 Reason.SOURCE_INVALID, f"LiteRT cannot load {brief(path.name)}: {first_line(error)}"
             ) from None
 
-    def _load_artifact(self, directory: Path) -> LitertModel:
+    def _load_artifact(self, directory: Path, alone_threads: int) -> LitertModel:
         artifact = read_artifact(directory)
         firsts: dict[str, Instance] = {}
         pools: dict[str, InstancePool] = {}
@@ -72,8 +75,9 @@ class LitertEngine:
             file, path = signature.file, directory / signature.file
             if file not in pools:
                 check_file(path)
-                firsts[file] = new_instance(path, self._threads)
-                pools[file] = InstancePool(firsts[file], path, self._threads, self._limit)
+                is_wide = alone_threads > self._threads
+                firsts[file] = new_instance(path, alone_threads if is_wide else self._threads)
+                pools[file] = InstancePool(firsts[file], path, self._threads, self._limit, self._running, is_wide)
             inputs, outputs = firsts[file].input_details(), firsts[file].output_details()
             places = Places(
                 tuple(
@@ -105,7 +109,8 @@ class LitertEngine:
         if first.shapes is None:
             _check_first(first, described)
         # State is an interpreter's own: all calls must meet the same one.
-        pool = InstancePool(first, path, self._threads, 1 if described.is_stateful else self._limit)
+        limit = 1 if described.is_stateful else self._limit
+        pool = InstancePool(first, path, self._threads, limit, self._running)
         bound = [_Bound(s.spec, _places(s), path, pool) for s in described.signatures]
         return LitertModel(bound, self._threads, "flatbuffer", stands_alone=True, is_pure=not described.is_stateful)
 

@@ -14,16 +14,22 @@ from .verdicts import Verdict
 _MIN_SPEEDUP = 1.2
 # What calls side by side may lose by it: no more than what two measurements of the same differ by.
 _MIN_SIDE_BY_SIDE = 0.95
+# Calls that take less gain nothing from more threads: what else a call costs is more than what they could save.
+_LEAST_NS_FOR_THREADS = 1_000_000
 
 
-def judged(engine: str, found: dict[str, Any]) -> Candidate:
-    """What the converter's stage `judge` says of an engine; outcome SLOWER when it is right, whatever its speed."""
+def judged(engine: str, found: dict[str, Any], alone_threads: int) -> Candidate:
+    """What the converter's stage `judge` says of an engine, which it gave these threads for calls that come alone;
+    outcome SLOWER when it is right, whatever its speed.
+    """
     timings = tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in found["timings"])
     difference = float(found["max_relative_difference"])
     if not found["accepted"]:
         return Candidate(engine, Outcome(found["outcome"]), found["reason"], 0.0, 0.0, difference, timings)
     speedup, side_by_side = float(found["speedup"]), float(found["side_by_side_speedup"])
-    return Candidate(engine, Outcome.SLOWER, "", speedup, side_by_side, difference, timings)
+    is_long = all(theirs >= _LEAST_NS_FOR_THREADS for _, _, theirs in timings)
+    alone = alone_threads if is_long and float(found["alone_gain"]) >= _MIN_SPEEDUP else 0
+    return Candidate(engine, Outcome.SLOWER, "", speedup, side_by_side, difference, timings, alone)
 
 
 def with_winner(tried: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -48,8 +54,11 @@ def _why_not(candidate: Candidate) -> str:
 def speed(candidate: Candidate) -> str:
     """How fast it is, in words."""
     alone = f"{candidate.speedup:.1f} times as fast as tensorflow"
-    side_by_side = candidate.side_by_side_speedup
-    return f"{alone}, {side_by_side:.2f} times with calls side by side" if side_by_side else alone
+    if candidate.side_by_side_speedup:
+        alone += f", {candidate.side_by_side_speedup:.2f} times with calls side by side"
+    if candidate.alone_threads:
+        alone += f"; calls that come alone gain more from {candidate.alone_threads} threads, and have them"
+    return alone
 
 
 def failed(verdict: Verdict, why: str) -> Verdict:

@@ -243,7 +243,8 @@ class ScopeKeeper:
 
     @property
     def _concurrency(self) -> Concurrency:
-        return Concurrency(self.scope.config.intra_op_threads, self.scope.config.max_in_flight)
+        config = self.scope.config
+        return Concurrency(config.intra_op_threads, config.max_in_flight, config.alone_threads)
 
     async def switch(self, version: Version, choice: EngineChoice) -> None:
         """Puts a version that is AVAILABLE on another engine, in all workers; no call fails or waits for it.
@@ -300,8 +301,8 @@ class ScopeKeeper:
         self._store.update_scope(self.scope.name, config)
         self._resize()
         await self._staffing.shrink()
-        if (old.intra_op_threads, old.inter_op_threads, old.max_in_flight) != (
-            config.intra_op_threads, config.inter_op_threads, config.max_in_flight,
+        if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (
+            config.intra_op_threads, config.alone_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip
             await self._staffing.renew(self.workers.serving)
         await self._staffing.fill()

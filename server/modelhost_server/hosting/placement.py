@@ -87,6 +87,8 @@ class Placement:
             "digest": version.digest,
             "samples_file": version.samples_file,
             "require_warmup": version.options.require_warmup,
+            # The scope may have fewer now than when the engine was judged.
+            "alone_threads": min(choice.alone_threads, self._store.scope(version.scope).config.alone_threads),
         }
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)

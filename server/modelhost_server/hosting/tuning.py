@@ -194,14 +194,17 @@ class Tuner:
             "path": version.path, "tags": version.options.tags, "digest": version.digest,
             "artifact": str(artifact), "intra_op_threads": concurrency.threads,
             # Where somebody waits, speed decides nothing.
-            "lanes": 1 if urgent else concurrency.lanes, "tolerance": version.options.tolerance,
+            "lanes": 1 if urgent else concurrency.lanes, "alone_threads": concurrency.alone_threads,
+            "tolerance": version.options.tolerance,
             "samples": version.samples_file or None,
             "time_seconds": _URGENT_TIMING_SECONDS if urgent else _TIMING_SECONDS,
         }  # fmt: skip
         try:
             if not artifact.is_dir():
                 await self._convert(engine, version, work, urgent)
-            return judged(engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent))
+            return judged(
+                engine, await self._converting.run("judge", judging, _JUDGE_SECONDS, urgent), concurrency.alone_threads
+            )
         except ConverterFault:
             raise
         except ModelhostError as error:

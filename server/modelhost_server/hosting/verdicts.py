@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..store.records import Candidate, EngineChoice, Outcome, Version
 
 # Raised when the converter or the way it judges changes, so that old findings are not believed.
-_REVISION = 2
+_REVISION = 3
 _PACKAGES = ("tensorflow-cpu", "tensorflow", "ai-edge-litert", "openvino")
 TENSORFLOW = EngineChoice("tensorflow")
 
@@ -26,10 +26,13 @@ def needs_tensorflow(choice: EngineChoice | None) -> bool:
 
 
 class Concurrency(NamedTuple):
-    """What of a scope decides how fast an engine is: the threads of an operation, and the calls side by side."""
+    """What of a scope decides how fast an engine is: the threads of an operation, the calls side by side, and the
+    threads of an operation when a call comes alone.
+    """
 
     threads: int
     lanes: int
+    alone_threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,9 @@ class Verdicts:
     def choice(self, candidate: Version, verdict: Verdict) -> EngineChoice:
         """What a verdict means for a load."""
         chosen = verdict.chosen
-        return EngineChoice(chosen.engine, str(self.artifact(candidate, chosen.engine))) if chosen else TENSORFLOW
+        if chosen is None:
+            return TENSORFLOW
+        return EngineChoice(chosen.engine, str(self.artifact(candidate, chosen.engine)), chosen.alone_threads)
 
     def recall(self, candidate: Version, concurrency: Concurrency, only: str = "") -> Verdict | None:
         """What was found out (of `only` one engine), if it was and what it needs is still there."""
@@ -126,6 +131,7 @@ def _json(candidate: Candidate) -> dict[str, object]:
         "side_by_side_speedup": candidate.side_by_side_speedup,
         "max_relative_difference": candidate.max_relative_difference,
         "timings": candidate.timings,
+        "alone_threads": candidate.alone_threads,
     }
 
 
@@ -140,4 +146,5 @@ def _candidate(item: dict[str, object]) -> Candidate:
         float(str(item["side_by_side_speedup"])),
         float(str(item["max_relative_difference"])),
         tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in timings),
+        int(str(item["alone_threads"])),
     )

@@ -34,6 +34,7 @@ class Job:
     digest: str
     samples_file: str
     require_warmup: bool
+    alone_threads: int
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:
@@ -109,7 +110,8 @@ class Loader:
         request = LoadRequest(job.path, job.tags, job.digest)
         if not job.artifact:
             return self._engines[job.engine].load(request, progress)
-        model = self._engines[job.engine].load(LoadRequest(job.artifact, (), job.digest), progress)
+        made = LoadRequest(job.artifact, (), job.digest, job.alone_threads)
+        model = self._engines[job.engine].load(made, progress)
         return BackedModel(model, partial(self._load_backup, request), on_failure)
 
     def _load_backup(self, request: LoadRequest) -> LoadedModel:

@@ -89,6 +89,8 @@ def _merged(
             changes[name] = value or getattr(defaults, name)
         elif name in _DURATIONS:
             changes[name] = _seconds(name, message, _DURATIONS[name], getattr(defaults, name))
+    if "intra_op_threads" in fields:
+        changes["has_chosen_threads"] = bool(message.intra_op_threads) or defaults.has_chosen_threads
     if "load_order" in fields:
         changes["memory_first"] = message.load_order == scope_pb2.LOAD_ORDER_MEMORY_FIRST
     if "memory_limit_bytes" in fields:

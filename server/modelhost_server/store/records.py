@@ -21,6 +21,8 @@ class ScopeConfig:
     """What a scope may use, and how it behaves; the defaults are those of `modelhost.v1.ScopeConfig`."""
 
     intra_op_threads: int = max(1, _CORES // 2)
+    # Somebody chose this number: it is kept to, however few calls there are.
+    has_chosen_threads: bool = False
     inter_op_threads: int = 1
     max_in_flight: int = _CORES
     max_queue: int = 1000
@@ -29,6 +31,13 @@ class ScopeConfig:
     drain_timeout: float = 30.0
     overrun_grace: float | None = None
     replicas: int = 1
+
+    @property
+    def alone_threads(self) -> int:
+        """Threads that one operation may use while no other call runs: all that the scope's calls have together."""
+        if self.has_chosen_threads:
+            return self.intra_op_threads
+        return min(_CORES, self.intra_op_threads * self.max_in_flight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ class Outcome(Enum):
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An engine that was tried in TensorFlow's place. Timings are batch size, TensorFlow's and its nanoseconds; the
-    speed-up side by side is 0 where it was not measured.
+    speed-up side by side is 0 where it was not measured, and `alone_threads` where calls that come alone gain nothing
+    from more threads.
     """
 
     engine: str
@@ -92,14 +102,18 @@ class Candidate:
     side_by_side_speedup: float = 0.0
     max_relative_difference: float = 0.0
     timings: tuple[tuple[int, int, int], ...] = ()
+    alone_threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What a version is to be loaded on: the engine, and what was made of the version for it, if that is needed."""
+    """What a version is to be loaded on: the engine, what was made of the version for it, if that is needed, and the
+    threads for calls that come alone, if more than for others.
+    """
 
     engine: str
     artifact: str = ""
+    alone_threads: int = 0
 
 
 @dataclass(slots=True)
