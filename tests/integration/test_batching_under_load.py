@@ -124,10 +124,10 @@ def test_a_worker_killed_under_load_costs_its_calls_and_no_right_answer(models):
                 return None if told.code == "UNAVAILABLE" and told.retry_delay else str(told)
 
         with Load(ask, 32) as callers:
-            for _ in range(2):
+            for deaths in (1, 2):
                 (worker,) = server.workers()
                 worker.kill()
-                eventually(lambda dead=worker: dead not in server.workers() and server.workers())
+                eventually(lambda n=deaths: scope_of(stubs, "default").statistics.worker_restarts == n)
                 eventually(lambda: version_of(stubs, "default", "dense").state == model_pb2.VERSION_STATE_AVAILABLE)
                 callers.go_on()
         assert callers.wrong == []

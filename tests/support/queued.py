@@ -52,7 +52,8 @@ def make_narrow_scope(stubs: Stubs, **config: Any) -> str:
 
 def load_gate(stubs: Stubs, scope: str) -> None:
     """Puts a gate into a scope."""
-    load(stubs, scope, batching_models() / "gate", "gate", options=options(mode=model_pb2.BATCHING_MODE_ON))
+    together = options(mode=model_pb2.BATCHING_MODE_ON, max_batch_size=64)
+    load(stubs, scope, batching_models() / "gate", "gate", options=together)
 
 
 @contextmanager
