@@ -108,8 +108,13 @@ class ServerProcess:
         self._directory.cleanup()
 
 
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+
+
 class Stubs:
-    """The generated stubs over one channel: for tests that must say what the SDK would never say."""
+    """The generated stubs over one channel: for tests that must say what the SDK would never say. Channels of a process
+    share a connection unless `options` is OWN_CONNECTION.
+    """
 
     def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
         self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1), *options])
