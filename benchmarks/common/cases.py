@@ -1,4 +1,4 @@
-"""What the servers are compared on: models, and the tensors that go in. One example a request, float32 in and out."""
+"""What the servers are compared on: models, what goes in, and how many ask. One example a request, float32 in and out."""
 
 from __future__ import annotations
 
@@ -32,11 +32,19 @@ class Model(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A model and its input."""
+    """A model and its input.
 
+    Attributes:
+        callers: so many who wait for their answers.
+        rates: calls a second whatever comes back.
+    """
+
+    key: str
     model: Model
     payload: str
     x: np.ndarray
+    callers: tuple[int, ...] = (1, 8, 64)
+    rates: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,11 +74,12 @@ _MOBILENET = Model(
 # The tiny one again: to gather tensors of 10 MB into a batch would be nothing but copying.
 _LARGE = Model("large", _rows, max_batch=0, is_light=False)
 
-TINY = Case(_TINY, "16 B", _row(4))
-TINY_4K = Case(_TINY, "4 kB", _row(1024))
-DENSE = Case(_DENSE, "256 B", _row(64))
-MOBILENET = Case(_MOBILENET, "600 kB", pictures(np.random.default_rng(0), 1))
-LARGE = Case(_LARGE, "10 MB", _row(2_621_440))
+TINY = Case("tiny", _TINY, "16 B", _row(4), rates=(200, 1000))
+TINY_4K = Case("tiny-4k", _TINY, "4 kB", _row(1024))
+DENSE = Case("dense", _DENSE, "256 B", _row(64), rates=(200, 1000))
+MOBILENET = Case("mobilenet", _MOBILENET, "600 kB", pictures(np.random.default_rng(0), 1), rates=(20, 60))
+# Of 64 such calls side by side none is answered before all have arrived, seconds later.
+LARGE = Case("large", _LARGE, "10 MB", _row(2_621_440), callers=(1, 8))
 
 CASES = (TINY, TINY_4K, DENSE, MOBILENET, LARGE)
 MODELS = (_TINY, _DENSE, _MOBILENET, _LARGE)
