@@ -12,7 +12,7 @@ from typing import Annotated
 import grpc
 import typer
 
-from .common.cases import CASES, Case
+from .common.cases import CASES, TINY_4K, Case
 from .common.h2load import require_h2load
 from .common.report import Report, console
 from .common.side_by_side import COLUMNS, Load, SideBySide
@@ -22,13 +22,16 @@ from .peers.plotting import plot
 from .peers.running import Running, WrongAnswer
 from .peers.systems import MODELHOST, SYSTEMS, System
 
-_ROUNDS, _SECONDS = 2, 2.0
+_ROUNDS, _SECONDS = 2, 1.5
 _QUICK_ROUNDS, _QUICK_SECONDS = 1, 1.0
+_NOT_QUICK = (TINY_4K.key,)
 _FAILURES = (RuntimeError, NotInstalled, WrongAnswer, grpc.RpcError)
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="One short round: rough, in a third of the time.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One short round of fewer cases: rough, in a third of the time.")
+    ] = False,
     peers: Annotated[str, typer.Option(help=f"Only these, of: {','.join(s.key for s in SYSTEMS)}.")] = "",
     cases: Annotated[str, typer.Option(help=f"Only these, of: {','.join(c.key for c in CASES)}.")] = "",
     seconds: Annotated[float | None, typer.Option(help=f"Of each measurement. [default: {_SECONDS:g}]")] = None,
@@ -41,6 +44,8 @@ def main(
     # modelhost is what all others are compared with.
     systems = [s for s in SYSTEMS if s is MODELHOST or not peers or s.key in _chosen(peers, [s.key for s in SYSTEMS])]
     chosen = [c for c in CASES if not cases or c.key in _chosen(cases, [c.key for c in CASES])]
+    if quick:
+        chosen = [c._replace(rates=c.rates[-1:]) for c in chosen if cases or c.key not in _NOT_QUICK]
     report = Report("bench", "modelhost beside other servers", COLUMNS)
     measured = SideBySide(systems)
     for number in range(rounds):
@@ -87,7 +92,9 @@ def _measure_one(
         return
     measured.add(system, case, load, window)
     console.print(
-        f"{progress}, {case.name}, {load}: {found.per_second:,.0f}/s, p99 {found.p99:.3g} ms", style="dim", highlight=False
+        f"{progress}, {case.name}, {load}: {found.per_second:,.0f}/s, p99 {found.p99:.3g} ms",
+        style="dim",
+        highlight=False,
     )
 
 

@@ -55,7 +55,9 @@ def main(
             durations = [end - begin for begin, end in loads]
             report.note(f"{model}: {len(loads)} loads, {sum(durations) / len(loads):.2f} s each on average.")
             measured[model] = {"phases": {k: v._asdict() for k, v in phases.items()}, "load_seconds": durations}
-    report.note(f"{verdict(passed)}. The calls of a phase are those that were under way in it; during: while a load was.")
+    report.note(
+        f"{verdict(passed)}. The calls of a phase are those that were under way in it; during: while a load was."
+    )
     report.finish(measured)
     raise typer.Exit(not passed)
 

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 _WIDTH, _HEIGHT = 7.0, 3.2
 _COLOURS = plt.get_cmap("tab10").colors

@@ -42,4 +42,6 @@ def resnet50(path: str) -> None:
 
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
-    {build.__name__: build for build in (half_plus_two, half_plus_two_rows, mobilenet_v2, resnet50)}[sys.argv[1]](sys.argv[2])
+    {build.__name__: build for build in (half_plus_two, half_plus_two_rows, mobilenet_v2, resnet50)}[sys.argv[1]](
+        sys.argv[2]
+    )

@@ -1,4 +1,7 @@
-"""What the servers are compared on: models, what goes in, and how many ask. One example a request, float32 in and out."""
+"""What the servers are compared on: models, what goes in, and how many ask.
+
+A request is one example; float32 goes in and comes out.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,7 @@ def _row(width: int) -> np.ndarray:
 # Next to nothing to compute, so that all the rest shows.
 _TINY = Model("tiny", _rows, max_batch=64, is_light=True)
 # Two layers: 64 -> 128 -> 10. A batch takes little longer than one example.
-_DENSE = Model(
-    "dense", lambda: built("benchmarks.common.batch_build", "small", "1") / "0", max_batch=64, is_light=True
-)
+_DENSE = Model("dense", lambda: built("benchmarks.common.batch_build", "small", "1") / "0", max_batch=64, is_light=True)
 _MOBILENET = Model(
     "mobilenet_v2",
     lambda: built("benchmarks.common.zoo_build", "mobilenet_v2", also=["benchmarks.common.inputs"]) / "model",

@@ -33,7 +33,7 @@ def _expected() -> dict[str, np.ndarray]:
 
 def is_right(case: Case, y: np.ndarray) -> bool:
     """Whether an answer is what TensorFlow answers."""
-    right = _expected()[case.name]
+    right = _expected()[case.key]
     return y.shape == right.shape and bool(np.abs(y - right).max() <= _TOLERANCE * np.abs(right).max())
 
 
@@ -41,7 +41,7 @@ def main(file: str) -> None:
     """Writes the answers to all cases."""
     from ..peers.tensorflow_model import TensorflowModel
 
-    np.savez(file, **{case.name: TensorflowModel(str(case.model.path()))(case.x) for case in CASES})
+    np.savez(file, **{case.key: TensorflowModel(str(case.model.path()))(case.x) for case in CASES})
 
 
 if __name__ == "__main__":

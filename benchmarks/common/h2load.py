@@ -25,10 +25,6 @@ _DONE = re.compile(r"requests: .* (\d+) done, (\d+) succeeded,")
 _DATA = re.compile(r"\((\d+)\) data")
 
 
-class NoAnswer(RuntimeError):
-    """No call was answered in time."""
-
-
 def framed(message: bytes) -> bytes:
     """A message as gRPC puts it into a body: not compressed, so many bytes."""
     return b"\0" + len(message).to_bytes(4, "big") + message
@@ -47,8 +43,7 @@ def closed_loop(
     """Callers who wait for their answer before they call again, for some seconds after a warm-up.
 
     Raises:
-        RuntimeError: calls failed.
-        NoAnswer: none was answered in time.
+        RuntimeError: calls failed, or none was answered in time.
     """
     connections = min(callers, _CONNECTIONS)
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +78,7 @@ def _answered(output: str, answer_bytes: int) -> int:
     # Answers under way at the end count as data, never as answers.
     failed = max(done - succeeded, done - int(data[1]) // answer_bytes)
     if not done:
-        raise NoAnswer("no call was answered in time: give it more --seconds")
+        raise RuntimeError("no call was answered in time: give it more --seconds")
     if failed:
         raise RuntimeError(f"{failed} of {done} calls failed")
     return done

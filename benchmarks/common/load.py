@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from types import TracebackType
 from typing import NamedTuple, Self
 

@@ -1,9 +1,10 @@
-"""All the processes of a server, however they were started: they carry a mark in their environment."""
+"""All the processes of a server: those that carry its mark in their environment, wherever their parents went, and
+those below them, which may have been given another environment.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import psutil
 
@@ -12,12 +13,14 @@ from .clocks import cpu_seconds
 MARK = "BENCHMARKED_SERVER"
 
 
-def marked(mark: str) -> Iterator[psutil.Process]:
-    """The processes that live now and were started with MARK=mark."""
+def marked(mark: str) -> set[psutil.Process]:
+    """The processes that live now and were started with MARK=mark, or by one that was."""
+    found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark:
-                yield process
+            if process not in found and process.environ().get(MARK) == mark:
+                found |= {process, *process.children(recursive=True)}
+    return found
 
 
 def cpu_seconds_of(mark: str) -> float:

@@ -10,12 +10,14 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
 
 from . import ROOT
+from .clocks import cpu_seconds
 from .processes import MARK, cpu_seconds_of, marked
 
 _START_SECONDS = 120
@@ -60,6 +62,10 @@ class Server:
         """Processor time that all its processes have taken."""
         return cpu_seconds_of(self._mark)
 
+    def cpu_seconds_of_others(self) -> float:
+        """The same without the process that was started itself: modelhost's workers."""
+        return self.cpu_seconds() - cpu_seconds(self.pid)
+
     def __enter__(self) -> Self:
         return self
 
@@ -77,7 +83,6 @@ class Server:
         self._log.close()
 
 
-def modelhost_server(*options: str) -> Server:
+def modelhost_server(*options: str, cache: Path = ROOT / ".cache" / "bench-server") -> Server:
     """The server as it comes, on a free port."""
-    cache = ROOT / ".cache" / "bench-server"
     return Server("modelhost_server", "--listen", "127.0.0.1:0", "--cache-dir", str(cache), *options)

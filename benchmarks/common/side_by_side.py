@@ -126,21 +126,19 @@ class SideBySide:
         if not closed:
             return
         behind = [
-            *(f"{row.case}, {row.load} (req/s × {row.throughput:.2f})" for row in closed if row.throughput < 1),
-            *(f"{row.case}, {row.load} (p99 × {row.p99:.2f})" for row in compared if not row.p99 <= 1),
+            *(f"{row.case}, {row.load} (req/s {row.throughput:.2f})" for row in closed if row.throughput < 1),
+            *(f"{row.case}, {row.load} (p99 {row.p99:.2f})" for row in compared if not row.p99 <= 1),
         ]
         ahead = sum(row.throughput >= 1 for row in closed), sum(row.p99 <= 1 for row in compared)
         report.note(
             f"modelhost beside {name}: {median(row.throughput for row in closed):.2f} times the throughput (median), "
-            f"ahead in {ahead[0]} of {len(closed)}; p99 {median(row.p99 for row in compared):.2f} times as long, shorter "
-            f"in {ahead[1]} of {len(compared)}." + (f" Not ahead: {'; '.join(behind)}." if behind else "")
+            f"ahead in {ahead[0]} of {len(closed)}; p99 {median(row.p99 for row in compared):.2f} times as long, "
+            f"shorter in {ahead[1]} of {len(compared)}." + (f" Not ahead: {'; '.join(behind)}." if behind else "")
         )
 
     def measured(self) -> list[dict[str, Any]]:
         """The rows for JSON."""
-        return [
-            {**row._asdict(), "result": row.result._asdict() if row.result else None} for row in self.rows()
-        ]
+        return [{**row._asdict(), "result": row.result._asdict() if row.result else None} for row in self.rows()]
 
 
 def _line(reason: str) -> str:

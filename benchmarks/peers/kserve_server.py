@@ -25,7 +25,10 @@ class SavedModel(Model):
         self.ready = True
 
     async def predict(
-        self, payload: InferRequest, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+        self,
+        payload: InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
     ) -> InferResponse:
         """See Model."""
         x = payload.inputs[0].as_numpy()

@@ -27,7 +27,11 @@ async def main() -> None:
                 name=name,
                 implementation="benchmarks.peers.mlserver_runtime.SavedModelRuntime",
                 parameters=ModelParameters(uri=model["path"], extra={"is_light": model["is_light"]}),
-                **({"max_batch_size": model["max_batch"], "max_batch_time": _BATCH_SECONDS} if model["max_batch"] else {}),
+                **(
+                    {"max_batch_size": model["max_batch"], "max_batch_time": _BATCH_SECONDS}
+                    if model["max_batch"]
+                    else {}
+                ),
             )
             for name, model in models.items()
         ]

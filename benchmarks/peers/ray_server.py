@@ -27,9 +27,7 @@ def _array(request: PredictRequest) -> np.ndarray:
 
 
 def _response(y: np.ndarray) -> PredictResponse:
-    return PredictResponse(
-        version=1, outputs={OUTPUT: Tensor(dtype=DATA_TYPE_FLOAT32, shape=y.shape, raw=y.tobytes())}
-    )
+    return PredictResponse(version=1, outputs={OUTPUT: Tensor(dtype=DATA_TYPE_FLOAT32, shape=y.shape, raw=y.tobytes())})
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)

@@ -18,7 +18,7 @@ from ..common.loading import load
 from ..common.servers import Server, modelhost_server
 from .environment import python_of
 from .protocols import NATIVE, OPEN_INFERENCE, Protocol
-from .running import Direct, Hosted, Metadata, Running, no_metadata
+from .running import BySdk, Direct, Hosted, Metadata, Running, no_metadata
 
 
 class System(NamedTuple):
@@ -39,21 +39,28 @@ class System(NamedTuple):
 
 
 def modelhost_system(
-    key: str, name: str, *options: str, engine: model_pb2.Engine = model_pb2.ENGINE_UNSPECIFIED
+    key: str, name: str, *options: str, engine: model_pb2.Engine = model_pb2.ENGINE_UNSPECIFIED, way: str = ""
 ) -> System:
-    """modelhost: what its command line is given, and the engine that models are loaded on."""
+    """modelhost: what its command line is given, the engine that models are loaded on, and how it is called: as all
+    others are, or in a way of `sdk_caller`.
+    """
 
     def start(stack: ExitStack) -> Running:
         server = stack.enter_context(modelhost_server(*options))
         for model in MODELS:
             load(server.address, model, model_pb2.LoadOptions(engine=engine))
-        return ready(Hosted(server, NATIVE))
+        return ready(BySdk(server, way) if way else Hosted(server, NATIVE))
 
     return System(key, name, start, is_ours=True)
 
 
 def peer(
-    key: str, name: str, protocol: Protocol, *options: str, environment: str | None = None, metadata: Metadata = no_metadata
+    key: str,
+    name: str,
+    protocol: Protocol,
+    *options: str,
+    environment: str | None = None,
+    metadata: Metadata = no_metadata,
 ) -> System:
     """A server in `KEY_server`, or `ENVIRONMENT_server` where that is given; in an environment of that name."""
 
@@ -63,9 +70,12 @@ def peer(
         module = environment or key
         server = stack.enter_context(
             Server(
-                f"benchmarks.peers.{module}_server", str(told), *options, python=python_of(module),
+                f"benchmarks.peers.{module}_server",
+                str(told),
+                *options,
+                python=python_of(module),
                 environment={"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")])},
-            )  # fmt: skip
+            )
         )
         return ready(Hosted(server, protocol, metadata))
 
@@ -93,6 +103,7 @@ MODELHOST = modelhost_system("modelhost", "modelhost")
 MODELHOST_TENSORFLOW = modelhost_system(
     "modelhost-tensorflow", "modelhost on TensorFlow", engine=model_pb2.ENGINE_TENSORFLOW
 )
+MODELHOST_STREAM = modelhost_system("modelhost-stream", "modelhost, one stream", way="stream")
 
 # modelhost comes first: rates are shares of what it can do.
 SYSTEMS = (

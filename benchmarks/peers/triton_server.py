@@ -67,7 +67,9 @@ def main() -> None:
     port, models = announced_port(), told_models()
     # Triton's own process would take the system's libpython otherwise, which may not fit the library of this Python.
     os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
-    config = TritonConfig(grpc_address="127.0.0.1", grpc_port=port, allow_http=False, allow_metrics=False, log_verbose=0)
+    config = TritonConfig(
+        grpc_address="127.0.0.1", grpc_port=port, allow_http=False, allow_metrics=False, log_verbose=0
+    )
     with Triton(config=config) as triton:
         for name, told in models.items():
             _bind(triton, name, told, batching="batching" in sys.argv[2:])
