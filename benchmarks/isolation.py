@@ -42,9 +42,9 @@ def main(
             calls, before, loads, after = _watch(client, server.address, model, rate, seconds)
             client.unload(f"{SERVING}/{model}")
             phases = {
-                "before": calls.ended_within(*before),
+                "before": calls.overlapping([before]),
                 "during": calls.overlapping(loads),
-                "after": calls.ended_within(*after),
+                "after": calls.overlapping([after]),
             }
             ratio = phases["during"].p99 / phases["before"].p99
             passed &= ratio <= BOUND
@@ -55,7 +55,9 @@ def main(
             durations = [end - begin for begin, end in loads]
             report.note(f"{model}: {len(loads)} loads, {sum(durations) / len(loads):.2f} s each on average.")
             measured[model] = {"phases": {k: v._asdict() for k, v in phases.items()}, "load_seconds": durations}
-    report.note(f"{verdict(passed)}. During: calls that were under way while a load was.")
+    report.note(
+        f"{verdict(passed)}. The calls of a phase are those that were under way in it; during: while a load was."
+    )
     report.finish(measured)
     raise typer.Exit(not passed)
 

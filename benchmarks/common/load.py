@@ -6,9 +6,9 @@ closed, and then writes, for each call, when it began (by the clock that all pro
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
-import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -16,6 +16,9 @@ import numpy as np
 
 from . import ROOT
 from .clocks import cpu_seconds
+
+# In place of how long a call took.
+FAILED, UNANSWERED = math.nan, math.inf
 
 
 class Summary(NamedTuple):
@@ -33,13 +36,19 @@ class Calls:
     def __init__(self, rows: np.ndarray) -> None:
         self.started, self.seconds = rows[:, 0], rows[:, 1]
 
-    def ended_within(self, begin: float, end: float) -> Summary:
-        """The calls that ended in a window."""
+    def ended_within(self, begin: float, end: float) -> np.ndarray:
+        """How long those took that ended in a window."""
         ended = self.started + self.seconds
-        return _summary(self.seconds[(ended >= begin) & (ended < end)], end - begin)
+        return self.seconds[(ended >= begin) & (ended < end)]
+
+    def begun_within(self, begin: float, end: float) -> np.ndarray:
+        """How long those took that began in a window, FAILED and UNANSWERED ones among them."""
+        return self.seconds[(self.started >= begin) & (self.started < end)]
 
     def overlapping(self, windows: list[tuple[float, float]]) -> Summary:
         """The calls that were under way at some time in any of the windows."""
+        if np.isnan(self.seconds).any():
+            raise RuntimeError(f"{np.isnan(self.seconds).sum()} calls failed")
         chosen = np.zeros(len(self.started), dtype=bool)
         for begin, end in windows:
             chosen |= (self.started < end) & (self.started + self.seconds > begin)
@@ -49,7 +58,7 @@ class Calls:
 def _summary(seconds: np.ndarray, window: float) -> Summary:
     if not len(seconds):
         raise RuntimeError("no call ended within the window: give it more --seconds")
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1e3
+    p50, p99 = np.percentile(seconds, [50, 99], method="higher") * 1e3
     return Summary(len(seconds), len(seconds) / window, float(p50), float(p99))
 
 
@@ -66,13 +75,9 @@ class Load:
         if self._process.stdout.readline() != b"ready\n":
             self._failed()
 
-    def measure(self, warm_up: float, seconds: float) -> tuple[Summary, float]:
-        """What is called in `seconds` after `warm_up`, and the share of one core that the calling process took."""
-        time.sleep(warm_up)
-        begin, cpu = time.monotonic(), cpu_seconds(self._process.pid)
-        time.sleep(seconds)
-        end, busy = time.monotonic(), (cpu_seconds(self._process.pid) - cpu) / seconds
-        return self.stop().ended_within(begin, end), busy
+    def cpu_seconds(self) -> float:
+        """Processor time that the calling process has taken."""
+        return cpu_seconds(self._process.pid)
 
     def stop(self) -> Calls:
         """Ends the process and answers all its calls."""

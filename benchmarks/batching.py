@@ -1,0 +1,93 @@
+"""What batching gains: the same models on TensorFlow with batching as it comes, and without, under many callers."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import typer
+from modelhost.v1 import model_pb2
+
+from .common.cases import DENSE, MOBILENET, Case
+from .common.h2load import require_h2load
+from .common.loading import load
+from .common.report import Report, console, verdict
+from .common.servers import modelhost_server
+from .common.window import Result, Window, result
+from .peers.protocols import NATIVE
+from .peers.running import Hosted
+
+CALLERS = 64
+ON, OFF = "on", "off"
+_MODES = {ON: model_pb2.BATCHING_MODE_UNSPECIFIED, OFF: model_pb2.BATCHING_MODE_OFF}
+# More callers' answers a second, where the model is the work; less of the worker's time a call, where it is not.
+THROUGHPUT_BOUND, WORKER_BOUND = 1.3, 3.0
+
+
+class Subject(NamedTuple):
+    """A case, and which of the bounds is for it."""
+
+    case: Case
+    is_model_bound: bool
+
+
+SUBJECTS = (Subject(MOBILENET, True), Subject(DENSE, False))
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 5.0,
+    rounds: Annotated[int, typer.Option(help="Measurements of each kind.")] = 3,
+) -> None:
+    """Measure what batching gains."""
+    require_h2load()
+    columns = ("case", "batching", "req/s", "p50 ms", "p99 ms", "worker's CPU µs a call", "gain", "bound", "")
+    report = Report("batching", f"Batching on and off, engine tensorflow, {CALLERS} callers", columns)
+    windows: dict[str, dict[str, list[Window]]] = {s.case.name: {ON: [], OFF: []} for s in SUBJECTS}
+    for number in range(rounds):
+        for subject in SUBJECTS:
+            for batching in (ON, OFF) if number % 2 == 0 else (OFF, ON):
+                console.print(f"round {number + 1}/{rounds}: {subject.case.name}, batching {batching}", style="dim")
+                windows[subject.case.name][batching].append(_measure(subject.case, batching, seconds))
+    passed = True
+    for subject in SUBJECTS:
+        passed &= _tell(report, subject, {name: result(found) for name, found in windows[subject.case.name].items()})
+    report.note(
+        f"{verdict(passed)}. Gain: in calls a second, with p50 no longer; for {DENSE.model.name}, whose calls cost "
+        "the server more than the model, in calls a second of the worker's processor time."
+    )
+    report.note(f"{rounds} rounds of {seconds:g} s, each in a server of its own.")
+    report.finish(
+        {case: {name: result(found)._asdict() for name, found in by_mode.items()} for case, by_mode in windows.items()}
+    )
+    raise typer.Exit(not passed)
+
+
+def _measure(case: Case, batching: str, seconds: float) -> Window:
+    options = model_pb2.LoadOptions(
+        engine=model_pb2.ENGINE_TENSORFLOW, batching=model_pb2.BatchingOptions(mode=_MODES[batching])
+    )
+    with modelhost_server() as server:
+        load(server.address, case.model, options)
+        hosted = Hosted(server, NATIVE, cpu=server.cpu_seconds_of_others)
+        hosted.check(case)
+        hosted.warm_up(case)
+        window = hosted.closed(case, CALLERS, seconds)
+        hosted.check(case)
+        return window
+
+
+def _tell(report: Report, subject: Subject, found: dict[str, Result]) -> bool:
+    on, off = found[ON], found[OFF]
+    if subject.is_model_bound:
+        gain, bound = on.per_second / off.per_second, THROUGHPUT_BOUND
+        passed = gain >= bound and on.p50 <= off.p50
+    else:
+        gain, bound = off.server_cpu / on.server_cpu, WORKER_BOUND
+        passed = gain >= bound
+    for name, of_mode in found.items():
+        judged = (gain, bound, verdict(passed)) if name == ON else ("", "", "")
+        report.row(subject.case.name, name, of_mode.per_second, of_mode.p50, of_mode.p99, of_mode.server_cpu, *judged)
+    return passed
+
+
+if __name__ == "__main__":
+    typer.run(main)
