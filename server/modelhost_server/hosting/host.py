@@ -27,8 +27,9 @@ from .cleaning import Cleaner
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
-from .keeper import Means, ScopeKeeper
+from .keeper import ScopeKeeper
 from .many import Outcome, Target, predict_many
+from .means import Means
 from .prediction import Begun, begin
 from .regions import Regions
 from .sources import resolve_source

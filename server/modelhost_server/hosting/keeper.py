@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import ModelhostError, Reason
 from ..scheduling.scheduler import Scheduler
 from ..store.names import version_resource
 from ..store.phases import WANTED, Phase
 from ..store.records import EngineChoice, Loaded, Progress, Scope, ScopeConfig, Version
-from ..store.store import Store
-from ..workers.template import Templates
 from ..workers.worker import Worker, WorkerEnd
-from .admission import Admission, Budget, Footprint
+from .admission import Budget, Footprint
 from .background import Background
 from .blame import Blame, death_error, quarantine_error
-from .conversion import Conversion
+from .means import Means
 from .placement import Placement
 from .staffing import Staffing
-from .tuning import Tuner
 from .turns import Turns
 from .unloading import Unloading
 from .verdicts import TENSORFLOW, Concurrency, needs_tensorflow
@@ -37,20 +32,6 @@ logger = logging.getLogger(__name__)
 
 # Blame for this many deaths takes a version off an engine that TensorFlow stands behind.
 _DEMOTE_AT = 1.0 - 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What all keepers share."""
-
-    store: Store
-    templates: Templates
-    conversion: Conversion
-    tuner: Tuner
-    admission: Admission
-    server_budget: Budget
-    cache_dir: Path
-    on_available: Callable[[Version], None]
 
 
 class ScopeKeeper:

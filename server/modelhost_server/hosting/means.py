@@ -1,0 +1,28 @@
+"""What the keepers of all scopes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..store.records import Version
+from ..store.store import Store
+from ..workers.template import Templates
+from .admission import Admission, Budget
+from .conversion import Conversion
+from .tuning import Tuner
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Stores, processes and limits that a keeper uses and others use, too."""
+
+    store: Store
+    templates: Templates
+    conversion: Conversion
+    tuner: Tuner
+    admission: Admission
+    server_budget: Budget
+    cache_dir: Path
+    on_available: Callable[[Version], None]
