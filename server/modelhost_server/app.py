@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
-# Transports cut off calls that have arrived and not begun when they are stopped; in this time they are told UNAVAILABLE
-# instead.
+# A transport that is stopped cuts off calls that have arrived and not begun. So it is not stopped for this long, and while
+# predictions run: calls that come are told UNAVAILABLE.
 _REFUSE_SECONDS = 0.5
 
 
@@ -121,8 +121,11 @@ class Server:
         """Drains and ends everything."""
         self._host.drain()
         if self._transport is not None:
+            deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
             await asyncio.sleep(_REFUSE_SECONDS)
-            seconds = self._config.drain_seconds
+            while self._host.predicting and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(_REFUSE_SECONDS / 5)
+            seconds = max(0.0, deadline - asyncio.get_running_loop().time())
             await asyncio.gather(self._transport.stop(seconds), *([self._fronts.stop(seconds)] if self._fronts else []))
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)

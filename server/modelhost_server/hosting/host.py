@@ -122,6 +122,11 @@ class Host:
         self._drain_listeners.add(listener)
         return lambda: self._drain_listeners.discard(listener)
 
+    @property
+    def predicting(self) -> bool:
+        """Whether predictions are under way."""
+        return any(version.handles for scope in self.store.all_scopes() for version in scope.versions())
+
     async def close(self) -> None:
         """Ends all workers and the template."""
         self.draining = True
