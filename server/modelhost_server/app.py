@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 # After the drain's grace, workers and template have this long before they are killed one by one.
 _CLOSE_SECONDS = 10.0
-# A transport that is stopped cuts off calls that have arrived and not begun. So it is not stopped for this long, and while
-# predictions run: calls that come are told UNAVAILABLE.
+# A transport that is stopped cuts off calls that have arrived and not begun. So it is not stopped for this long, and
+# while predictions run: calls that come are told UNAVAILABLE.
 _REFUSE_SECONDS = 0.5
 
 
