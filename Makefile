@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-unit test-slow check format generate bench clean
-.PHONY: bench-overhead bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
+.PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
+.PHONY: bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,10 +53,26 @@ format: $(STAMP)  ## Format the code and mend what ruff can mend.
 generate: $(STAMP)  ## Generate the code of protos/ and the synchronous client.
 	PYTHON=$(BIN)/python scripts/generate.sh
 
-bench: bench-overhead bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine  ## Run all benchmarks.
+bench: $(STAMP)  ## modelhost beside the servers that people use: half an hour.
+	$(BIN)/python -m benchmarks.bench
 
-bench-overhead: $(STAMP)  ## Throughput and latency beside a plain grpc.aio server and a direct call.
-	$(BIN)/python -m benchmarks.overhead
+bench-quick: $(STAMP)  ## The same, rough, in under ten minutes.
+	$(BIN)/python -m benchmarks.bench --quick
+
+bench-all: bench bench-cpu bench-batching bench-large bench-limit  ## Run all benchmarks.
+bench-all: bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine
+
+bench-cpu: $(STAMP)  ## Processor time that a call costs modelhost, in its modes.
+	$(BIN)/python -m benchmarks.cpu
+
+bench-batching: $(STAMP)  ## What batching gains.
+	$(BIN)/python -m benchmarks.batching
+
+bench-large: $(STAMP)  ## Tensors of 10 MB: bytes over gRPC, and shared memory.
+	$(BIN)/python -m benchmarks.large
+
+bench-limit: $(STAMP)  ## modelhost beside a loop in one process, on the same engine.
+	$(BIN)/python -m benchmarks.limit
 
 bench-isolation: $(STAMP)  ## Latency of one scope while another one loads.
 	$(BIN)/python -m benchmarks.isolation

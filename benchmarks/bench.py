@@ -62,7 +62,7 @@ def _measure(system: System, cases: list[Case], seconds: float, measured: SideBy
     console.print(f"{progress}: starting", style="dim")
     try:
         with ExitStack() as stack:
-            running = system.start(stack)
+            running = system.start(stack, cases)
             for case in cases:
                 for load in loads_of(case, system):
                     _measure_one(system, running, case, load, seconds, measured, progress)

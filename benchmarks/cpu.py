@@ -11,7 +11,7 @@ from .common.cases import TINY
 from .common.h2load import require_h2load
 from .common.report import Report, console, verdict
 from .common.window import Window, result
-from .peers.systems import MODELHOST, MODELHOST_STREAM, System
+from .peers.systems import MODELHOST, MODELHOST_H2CORN, MODELHOST_STREAM, System
 
 CALLERS = 64
 
@@ -26,6 +26,7 @@ class Mode(NamedTuple):
 MODES = (
     Mode(MODELHOST, 280),
     Mode(MODELHOST_STREAM, 120),
+    Mode(MODELHOST_H2CORN, 60),
 )
 
 
@@ -42,7 +43,7 @@ def main(
         for mode in MODES:
             console.print(f"round {number + 1}/{rounds}: {mode.system.name}", style="dim")
             with ExitStack() as stack:
-                running = mode.system.start(stack)
+                running = mode.system.start(stack, [TINY])
                 windows[mode.system.name].append(running.closed(TINY, CALLERS, seconds))
                 running.check(TINY)
     passed, measured = True, {}

@@ -7,12 +7,11 @@ from statistics import median
 from typing import Annotated, NamedTuple
 
 import typer
-from modelhost.v1 import model_pb2
 
 from .common import ROOT
 from .common.cases import MOBILENET, Case
 from .common.h2load import require_h2load
-from .common.loading import load
+from .common.loading import Engine, load
 from .common.report import Report, console, verdict
 from .common.servers import modelhost_server
 from .common.window import Window, result
@@ -30,14 +29,14 @@ class Limit(NamedTuple):
     """A loop, and the engine that modelhost runs beside it."""
 
     name: str
-    engine: model_pb2.Engine
+    engine: Engine
     way: str
 
 
 LIMITS = (
-    Limit("TensorFlow, restored signature", model_pb2.ENGINE_TENSORFLOW, "signature"),
-    Limit("modelhost's engine object for TensorFlow", model_pb2.ENGINE_TENSORFLOW, "tensorflow"),
-    Limit("modelhost's engine object for LiteRT", model_pb2.ENGINE_LITERT, "litert"),
+    Limit("TensorFlow, restored signature", "tensorflow", "signature"),
+    Limit("modelhost's engine object for TensorFlow", "tensorflow", "tensorflow"),
+    Limit("modelhost's engine object for LiteRT", "litert", "litert"),
 )
 
 
@@ -70,9 +69,9 @@ def main(
     raise typer.Exit(not passed)
 
 
-def _modelhost(engine: model_pb2.Engine, seconds: float) -> Window:
+def _modelhost(engine: Engine, seconds: float) -> Window:
     with modelhost_server(cache=_CACHE) as server:
-        load(server.address, MOBILENET.model, model_pb2.LoadOptions(engine=engine))
+        load(server.address, MOBILENET.model, engine)
         hosted = Hosted(server, NATIVE)
         hosted.check(MOBILENET)
         hosted.warm_up(MOBILENET)

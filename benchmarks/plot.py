@@ -31,7 +31,8 @@ def draw(rows: list[dict[str, Any]], picture: Path) -> None:
             for number, system in enumerate(systems):
                 values = {row["load"]: row["result"][measure] for row in of_case if row["system"] == system}
                 places = [i + 0.8 * (number / len(systems) - 0.5) for i in range(len(loads))]
-                heights = [values.get(load, float("nan")) for load in loads]
+                # No bar where calls were not answered in time, or there is nothing to show.
+                heights = [values.get(load) or float("nan") for load in loads]
                 axis.bar(places, heights, 0.8 / len(systems), align="edge", color=_COLOURS[number % 10], label=system)
             axis.set_yscale("log")
             axis.set_xticks(range(len(loads)), loads)

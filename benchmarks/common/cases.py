@@ -83,4 +83,3 @@ MOBILENET = Case("mobilenet", _MOBILENET, "600 kB", pictures(np.random.default_r
 LARGE = Case("large", _LARGE, "10 MB", _row(2_621_440), callers=(1, 8))
 
 CASES = (TINY, TINY_4K, DENSE, MOBILENET, LARGE)
-MODELS = (_TINY, _DENSE, _MOBILENET, _LARGE)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import grpc
+from typing import Literal, TypeAlias
+
 import modelhost
-from modelhost.v1 import model_pb2, model_service_pb2
-from modelhost.v1.model_service_pb2_grpc import ModelServiceStub
 
 from .cases import Model
 
 _SECONDS = 900.0
+Engine: TypeAlias = Literal["tensorflow", "litert"]
 
 
-def load(address: str, model: Model, options: model_pb2.LoadOptions) -> None:
+def load(address: str, model: Model, engine: Engine | None = None, batching: modelhost.Batching | None = None) -> None:
     """Loads a model and waits until the server has found its engine."""
-    with modelhost.Client(address) as client, grpc.insecure_channel(address) as channel:
-        request = model_service_pb2.LoadModelRequest(model=model.name, source=str(model.path()), options=options)
-        ModelServiceStub(channel).LoadModel(request, timeout=_SECONDS)
+    with modelhost.Client(address) as client:
+        client.load(model.name, model.path(), engine=engine, batching=batching, timeout=_SECONDS)
         client.wait_tuned(model.name, timeout=_SECONDS)

@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.common.sdk_caller WAY ADDRESS MODEL INPUT.npy CALLERS
 
-A way is how the calls are made: `unary`, each by a task that waits for its answer, or `stream`, all on one stream with
-so many under way as there would be callers.
+A way is how the calls are made: `unary`, each by a task that waits for its answer; `shared-memory`, the same with
+tensors in memory that is shared with the server; or `stream`, all on one stream, with so many under way.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class SdkCaller:
 
 async def main(way: str, address: str, model: str, x: np.ndarray, callers: int) -> None:
     """Calls until the input is closed."""
-    async with AsyncClient(address) as client:
+    async with AsyncClient(address, shared_memory=way == "shared-memory") as client:
         caller = SdkCaller(client, model, x)
         await client.predict(model, {_INPUT: x})
         print("ready", flush=True)
-        load = asyncio.create_task({"unary": caller.unary, "stream": caller.stream}[way](callers))
+        load = asyncio.create_task(caller.stream(callers) if way == "stream" else caller.unary(callers))
         stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         await asyncio.wait([load, stop], return_when=asyncio.FIRST_COMPLETED)
         caller.stopped = True

@@ -137,8 +137,17 @@ class SideBySide:
         )
 
     def measured(self) -> list[dict[str, Any]]:
-        """The rows for JSON."""
-        return [{**row._asdict(), "result": row.result._asdict() if row.result else None} for row in self.rows()]
+        """The rows for JSON, which has no infinity."""
+        return [
+            _finite({**row._asdict(), "result": _finite(row.result._asdict()) if row.result else None})
+            for row in self.rows()
+        ]
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def _line(reason: str) -> str:

@@ -18,7 +18,7 @@ async def main() -> None:
     port, models = announced_port(), told_models()
     settings = Settings(
         host="127.0.0.1", grpc_port=port, http_port=free_port(), metrics_endpoint=None, debug=False,
-        # The models run in the server's own process: workers of MLServer's only add a way to go.
+        # The models run in the server's own process: to MLServer's workers it would be a way more.
         parallel_workers=0, grpc_max_message_length=-1, load_models_at_startup=False,
     )  # fmt: skip
     await MLServer(settings).start(

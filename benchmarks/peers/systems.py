@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from modelhost.v1 import model_pb2
-
 from ..common import ROOT
-from ..common.cases import CASES, MODELS, Case
-from ..common.loading import load
+from ..common.cases import Case, Model
+from ..common.loading import Engine, load
 from ..common.servers import Server, modelhost_server
 from .environment import python_of
 from .protocols import NATIVE, OPEN_INFERENCE, Protocol
@@ -26,30 +24,28 @@ class System(NamedTuple):
 
     Attributes:
         key: what it is called on the command line.
-        start: starts it; it runs until the stack is closed.
+        start: starts it with the models of some cases; it runs until the stack is closed.
         is_ours: it is modelhost.
         has_rate: it can be called at a fixed rate.
     """
 
     key: str
     name: str
-    start: Callable[[ExitStack], Running]
+    start: Callable[[ExitStack, Sequence[Case]], Running]
     is_ours: bool = False
     has_rate: bool = True
 
 
-def modelhost_system(
-    key: str, name: str, *options: str, engine: model_pb2.Engine = model_pb2.ENGINE_UNSPECIFIED, way: str = ""
-) -> System:
+def modelhost_system(key: str, name: str, *options: str, engine: Engine | None = None, way: str = "") -> System:
     """modelhost: what its command line is given, the engine that models are loaded on, and how it is called: as all
     others are, or in a way of `sdk_caller`.
     """
 
-    def start(stack: ExitStack) -> Running:
+    def start(stack: ExitStack, cases: Sequence[Case]) -> Running:
         server = stack.enter_context(modelhost_server(*options))
-        for model in MODELS:
-            load(server.address, model, model_pb2.LoadOptions(engine=engine))
-        return ready(BySdk(server, way) if way else Hosted(server, NATIVE))
+        for model in _models(cases):
+            load(server.address, model, engine)
+        return ready(BySdk(server, way) if way else Hosted(server, NATIVE), cases)
 
     return System(key, name, start, is_ours=True)
 
@@ -64,9 +60,9 @@ def peer(
 ) -> System:
     """A server in `KEY_server`, or `ENVIRONMENT_server` where that is given; in an environment of that name."""
 
-    def start(stack: ExitStack) -> Running:
+    def start(stack: ExitStack, cases: Sequence[Case]) -> Running:
         told = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "models.json"
-        told.write_text(json.dumps({model.name: model.told() for model in MODELS}))
+        told.write_text(json.dumps({model.name: model.told() for model in _models(cases)}))
         module = environment or key
         server = stack.enter_context(
             Server(
@@ -77,18 +73,22 @@ def peer(
                 environment={"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")])},
             )
         )
-        return ready(Hosted(server, protocol, metadata))
+        return ready(Hosted(server, protocol, metadata), cases)
 
     return System(key, name, start)
 
 
-def ready(hosted: Hosted) -> Hosted:
+def ready(hosted: Hosted, cases: Sequence[Case]) -> Hosted:
     """Once it answers rightly and is warm."""
-    for case in CASES:
+    for case in cases:
         hosted.await_right(case)
-    for case in CASES:
+    for case in cases:
         hosted.warm_up(case)
     return hosted
+
+
+def _models(cases: Sequence[Case]) -> list[Model]:
+    return list({case.model.name: case.model for case in cases}.values())
 
 
 def _application(case: Case) -> dict[str, str]:
@@ -100,16 +100,16 @@ def _saved_model(case: Case) -> str:
 
 
 MODELHOST = modelhost_system("modelhost", "modelhost")
-MODELHOST_TENSORFLOW = modelhost_system(
-    "modelhost-tensorflow", "modelhost on TensorFlow", engine=model_pb2.ENGINE_TENSORFLOW
-)
+MODELHOST_TENSORFLOW = modelhost_system("modelhost-tensorflow", "modelhost on TensorFlow", engine="tensorflow")
+MODELHOST_H2CORN = modelhost_system("modelhost-h2corn", "modelhost, h2corn", "--transport", "h2corn")
 MODELHOST_STREAM = modelhost_system("modelhost-stream", "modelhost, one stream", way="stream")
 
 # modelhost comes first: rates are shares of what it can do.
 SYSTEMS = (
     MODELHOST,
     MODELHOST_TENSORFLOW,
-    System("direct", "direct loop", lambda stack: Direct("signature", _saved_model), has_rate=False),
+    MODELHOST_H2CORN,
+    System("direct", "direct loop", lambda stack, cases: Direct("signature", _saved_model), has_rate=False),
     peer("plain", "plain grpc.aio", NATIVE),
     peer("mlserver", "MLServer", OPEN_INFERENCE),
     peer("ray", "Ray Serve", NATIVE, metadata=_application),
