@@ -124,3 +124,15 @@ def test_an_output_in_shared_memory_is_a_reference():
     message = pb.PredictResponse.FromString(written)
     assert message.outputs["y"].shared_memory == reference
     assert list(message.outputs["y"].shape) == [2]
+
+
+def test_memory_is_leased_until_the_answer_is_written():
+    memory, ended = bytearray(b"right"), []
+    output = RawTensor(4, (5,), LeasedBytes(memoryview(memory), Lease(lambda: ended.append(True))))
+    answer, _ = wire.answer(1, wire.Response(1, {"y": output}, {}))
+    del output
+    assert not ended
+    message = pb.PredictStreamResponse.FromString(wire.write_answers([answer]))
+    assert message.responses[0].response.outputs["y"].raw == b"right"
+    del answer
+    assert ended

@@ -26,6 +26,7 @@ _VARINT, _LENGTH = 0, 2
 _INPUTS, _KEY, _VALUE = 6, 1, 2
 _DTYPE, _SHAPE, _RAW = 1, 2, 3
 
+# Buffers, one after the other. Leased ones stay leased until they are written: their memory is used again after that.
 Parts = list[Any]
 
 
@@ -147,12 +148,16 @@ class Response(NamedTuple):
 
 def write_response(response: Response) -> bytes:
     """A PredictResponse."""
-    return b"".join(_response(response)[0])
+    return _joined(_response(response)[0])
 
 
 def write_answers(answers: Iterable[Parts]) -> bytes:
     """A PredictStreamResponse of answers that `answer` has made."""
-    return b"".join(part for parts in answers for part in parts)
+    return _joined(part for parts in answers for part in parts)
+
+
+def _joined(parts: Iterable[Any]) -> bytes:
+    return b"".join(part.view if isinstance(part, LeasedBytes) else part for part in parts)
 
 
 def answer(number: int, response: Response | None, error: bytes = b"") -> tuple[Parts, int]:
@@ -187,7 +192,7 @@ def _content(tensor: RawTensor, placed: bytes | None) -> Sequence[Any]:
     if tensor.dtype == STRING:
         values = [part for value in data for part in (b"\x0a", _number(len(value)), value)]
         return (b"\x22" + _number(sum(map(len, values))), *values)
-    return (b"\x1a" + _number(len(data)), data.view if isinstance(data, LeasedBytes) else data)
+    return (b"\x1a" + _number(len(data)), data)
 
 
 @lru_cache(4096)
