@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from modelhost.v1 import model_service_pb2, prediction_service_pb2
-from support.calls import eventually, failure, half, load, scope_of, slow_call
+from support.calls import assert_place_is_given_back, eventually, failure, half, load, scope_of, slow_call
 from support.predict import request
 from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
 
@@ -125,17 +125,8 @@ def test_a_caller_of_a_front_that_leaves_or_is_late_gives_its_place_to_others(le
     with ServerProcess("--server-processes", "2", "--max-in-flight", "1", "--max-queue", "1") as process:
         stubs = connected_to(process, FRONT)
         load(stubs, "default", "slow", models / "slow")
-        slow_call(stubs, "default", 300_000)
-        time.sleep(0.2)
-        waiting = slow_call(stubs, "default", 1, timeout=60 if leaves else 0.5)
-        time.sleep(0.2)
-        assert failure(slow_call(stubs, "default", 1).result)[1] == "QUEUE_FULL"
-        if leaves:
-            waiting.cancel()
-        else:
-            assert failure(waiting.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-        time.sleep(0.1)
-        assert slow_call(stubs, "default", 1).result().outputs["steps"].raw == (1).to_bytes(4, "little")
+        assert_place_is_given_back(stubs, leaves)
+        process.process.kill()
         stubs.close()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, prediction_service_pb2_grpc
-from support.calls import failure, half, load, slow_call
+from support.calls import assert_place_is_given_back, failure, half, load
 from support.predict import request
 from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
 
@@ -115,18 +115,8 @@ def test_a_caller_that_leaves_or_is_late_gives_its_place_to_others(leaves, model
     with ServerProcess("--max-in-flight", "1", "--max-queue", "1") as process:
         stubs = Stubs(process.address)
         load(stubs, "default", "slow", models / "slow")
-        running = slow_call(stubs, "default", 300_000)
-        time.sleep(0.2)
-        waiting = slow_call(stubs, "default", 1, timeout=60 if leaves else 0.5)
-        time.sleep(0.2)
-        assert failure(slow_call(stubs, "default", 1).result)[1] == "QUEUE_FULL"
-        if leaves:
-            waiting.cancel()
-        else:
-            assert failure(waiting.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-        time.sleep(0.1)
-        assert slow_call(stubs, "default", 1).result().outputs["steps"].raw == (1).to_bytes(4, "little")
-        assert running.done(), "the one that ran was run to its end"
+        assert_place_is_given_back(stubs, leaves)
+        process.process.kill()
         stubs.close()
 
 

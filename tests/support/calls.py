@@ -107,3 +107,26 @@ def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
                 return last
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s; last: {last!r}")
+
+
+def assert_place_is_given_back(stubs: Stubs, leaves: bool) -> None:
+    """In a scope with one place to run and one to wait: a caller that leaves, or is late, makes room for another.
+    The call that runs never ends, so the server is to be killed.
+    """
+
+    def outcome() -> tuple[grpc.StatusCode, str]:
+        return failure(slow_call(stubs, "default", 1, timeout=0.3).result)[:2]
+
+    running = slow_call(stubs, "default", CRASH - 1, timeout=600)
+    # Calls that arrive together may overtake one another.
+    time.sleep(0.5)
+    waiting = slow_call(stubs, "default", 1, timeout=60 if leaves else 5)
+    time.sleep(0.5)
+    eventually(lambda: outcome()[1] == "QUEUE_FULL")
+    if leaves:
+        waiting.cancel()
+    else:
+        assert failure(waiting.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    # Not refused any more, but left to wait.
+    eventually(lambda: outcome()[0] is grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert not running.done(), running
