@@ -93,7 +93,7 @@ class SideBySide:
             ours = results.get(self._systems[0].name)
             for system in self._systems:
                 if found := results.get(system.name):
-                    ratios = (ours.per_second / found.per_second, ours.p99 / found.p99) if ours else ()
+                    ratios = (_over(ours.per_second, found.per_second), _over(ours.p99, found.p99)) if ours else ()
                     rows.append(Row(case, load, system.name, found, *ratios))
                 elif reason := self._reasons.get((case, load, system.name)) or self.failed.get(system.name):
                     rows.append(Row(case, load, system.name, None, reason=reason))
@@ -121,13 +121,15 @@ class SideBySide:
             report.note(f"{case}, {load}, {name}: {_line(reason)}.")
 
     def _tell_of(self, name: str, rows: Sequence[Row], report: Report) -> None:
-        compared = [row for row in rows if row.system == name and row.result and not math.isnan(row.throughput)]
+        compared = [row for row in rows if row.system == name and row.result]
+        # Neither is a number where modelhost has no result, p99 also where both have left calls unanswered.
+        compared = [row for row in compared if not math.isnan(row.throughput) and not math.isnan(row.p99)]
         closed = [row for row in compared if not row.load.endswith("/s")]
         if not closed:
             return
         behind = [
             *(f"{row.case}, {row.load} (req/s {row.throughput:.2f})" for row in closed if row.throughput < 1),
-            *(f"{row.case}, {row.load} (p99 {row.p99:.2f})" for row in compared if not row.p99 <= 1),
+            *(f"{row.case}, {row.load} (p99 {row.p99:.2f})" for row in compared if row.p99 > 1),
         ]
         ahead = sum(row.throughput >= 1 for row in closed), sum(row.p99 <= 1 for row in compared)
         report.note(
@@ -142,6 +144,11 @@ class SideBySide:
             _finite({**row._asdict(), "result": _finite(row.result._asdict()) if row.result else None})
             for row in self.rows()
         ]
+
+
+def _over(ours: float, theirs: float) -> float:
+    """A ratio; where they answered nothing, it is infinite."""
+    return ours / theirs if theirs else math.inf
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
