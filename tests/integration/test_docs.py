@@ -41,10 +41,23 @@ def run(command: str) -> None:
     process = subprocess.Popen(f"exec {command}", shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     first_line = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    errors = _interrupted(process)
     assert first_line, f"{command}: said nothing: {errors}"
     assert process.returncode in (0, 130), f"{command}: exit code {process.returncode}: {errors}"
+
+
+def _interrupted(process: subprocess.Popen[str]) -> str:
+    """What a process that is interrupted writes to stderr. Python drops an interrupt that comes while it finalises an
+    object, so that a person, too, has to press Ctrl-C again.
+    """
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=15)[1]
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    raise AssertionError(f"{process.args} does not end when it is interrupted")
 
 
 def script_of(page: str) -> tuple[str, list[str | None]]:
