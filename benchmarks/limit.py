@@ -82,8 +82,8 @@ def _path(way: str):
     def path(case: Case) -> str:
         if way != "litert":
             return str(case.model.path())
-        (artifact,) = _artifacts()
-        return str(artifact)
+        # The last one made: another number of threads is another artifact.
+        return str(max(_artifacts(), key=lambda path: path.stat().st_mtime))
 
     return path
 
