@@ -177,10 +177,11 @@ def _response(response: Response) -> tuple[Parts, int]:
     size = len(version)
     for name, tensor in response.outputs.items():
         content = _content(tensor, response.placed.get(name))
-        head = _head(name, tensor.dtype, tuple(tensor.shape), sum(map(len, content)))
+        content_size = sum(map(len, content))
+        head = _head(name, tensor.dtype, tuple(tensor.shape), content_size)
         parts.append(head)
         parts += content
-        size += sum(map(len, content)) + len(head)
+        size += len(head) + content_size
     return parts, size
 
 
