@@ -7,25 +7,14 @@ import logging
 import signal
 
 from grpc_health.v1 import health_pb2
-from modelhost.v1 import (
-    model_service_pb2,
-    optimization_service_pb2,
-    prediction_service_pb2,
-    scope_service_pb2,
-    shared_memory_service_pb2,
-)
 
 from .config import ServerConfig
 from .hosting.host import Host
-from .hosting.optimization import Optimizer
 from .hosting.tuning import CANDIDATES
 from .memory import keep_freed_memory
+from .services.call import Service
 from .services.health_service import HealthService
-from .services.model_service import ModelService
-from .services.optimization_service import OptimizationService
-from .services.prediction_service import PredictionService
-from .services.scope_service import ScopeService
-from .services.shared_memory_service import SharedMemoryService
+from .services.native.protocol import native_services
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
 from .transport.listeners import check_free
@@ -87,22 +76,11 @@ class Server:
         return addresses
 
     def _routes(self) -> list[Route]:
-        services = {
-            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]: ModelService(self._host),
-            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]: PredictionService(self._host),
-            scope_service_pb2.DESCRIPTOR.services_by_name["ScopeService"]: ScopeService(self._host),
-            shared_memory_service_pb2.DESCRIPTOR.services_by_name["SharedMemoryService"]: SharedMemoryService(
-                self._host
-            ),
-            optimization_service_pb2.DESCRIPTOR.services_by_name["OptimizationService"]: OptimizationService(
-                Optimizer(self._host)
-            ),
-        }
-        names = [descriptor.full_name for descriptor in services]
-        health = health_pb2.DESCRIPTOR.services_by_name["Health"]
-        services[health] = HealthService(self._host, names)
-        services[REFLECTION] = ReflectionService([*names, health.full_name, REFLECTION.full_name])
-        return routes(services)
+        services = native_services(self._host)
+        health = HealthService(self._host, [service.name for service in services])
+        services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
+        reflection = ReflectionService([*services, Service(REFLECTION, [])])
+        return routes([*services, Service(REFLECTION, [reflection])])
 
     async def run_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains: no new calls, calls under way answered, workers ended."""

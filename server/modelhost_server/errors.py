@@ -137,6 +137,20 @@ class ModelhostError(Exception):
         )
 
 
+class ForeignError(Exception):
+    """A failure in the words of another protocol, whose callers know its codes and messages.
+
+    Args:
+        code: the status code.
+        message: as that protocol has it.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
 def brief(value: object, limit: int = 64) -> str:
     """`value` as it may stand in a message: quoted, and short whatever a caller sent."""
     text = repr(value)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from modelhost.v1 import model_pb2
 from modelhost_server.errors import ModelhostError, Reason
-from modelhost_server.services.batching import batching_message, batching_options
+from modelhost_server.services.native.batching import batching_message, batching_options
 from modelhost_server.store.records import BatchingOptions
 
 

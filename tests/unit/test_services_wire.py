@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from modelhost.v1 import prediction_service_pb2 as pb
 from modelhost.v1 import tensor_pb2
 from modelhost_server.errors import ModelhostError
-from modelhost_server.services import wire
-from modelhost_server.services.tensors import raw_inputs
+from modelhost_server.services.native import wire
+from modelhost_server.services.native.tensors import raw_inputs
 from modelhost_server.tensors import STRING, Lease, LeasedBytes, RawTensor
 
 NAMES = st.text(max_size=12)

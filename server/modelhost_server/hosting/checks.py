@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import version_resource
@@ -187,3 +188,22 @@ def choose_outputs(spec: SignatureSpec, wanted: Sequence[str]) -> list[int]:
                 field="output_filter",
             )
     return [position[name] for name in dict.fromkeys(wanted)]
+
+
+class Checks(NamedTuple):
+    """How a protocol checks predictions: in its own order, with its own messages.
+
+    Attributes:
+        choose_signature: position and spec of a version's signature of this name.
+        check_inputs: the inputs by position. Whatever it lets pass, the bytes fit the dtype and the shape.
+        choose_outputs: positions of the outputs asked for; empty for all.
+        keeps_shapes: `check_inputs` lets only shapes pass that fit the signature.
+    """
+
+    choose_signature: Callable[[Version, str], tuple[int, SignatureSpec]]
+    check_inputs: Callable[[SignatureSpec, Mapping[str, RawTensor]], list[tuple[int, RawTensor]]]
+    choose_outputs: Callable[[SignatureSpec, Sequence[str]], list[int]]
+    keeps_shapes: bool = True
+
+
+NATIVE_CHECKS = Checks(choose_signature, check_inputs, choose_outputs)

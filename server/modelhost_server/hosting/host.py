@@ -23,6 +23,7 @@ from ..tensors import RawTensor
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
+from .checks import NATIVE_CHECKS, Checks
 from .cleaning import Cleaner
 from .conversion import Conversion
 from .converting import Converting
@@ -310,18 +311,19 @@ class Host:
         deadline: float | None = None,
         caller: str = "",
         priority: int = 0,
+        checks: Checks = NATIVE_CHECKS,
     ) -> Begun:
         """Begins to run a signature of a version.
 
         Raises:
-            ModelhostError: SERVER_DRAINING, and what `Store.acquire` and `prediction.begin` raise.
+            ModelhostError, ForeignError: SERVER_DRAINING, and what `Store.acquire` and `prediction.begin` raise.
         """
         self.check_accepting()
         self._predictions += 1
         acquired = self.store.acquire(scope, model, version, label)
         return begin(
             self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
-            deadline=deadline, caller=caller, priority=priority,
+            deadline=deadline, caller=caller, priority=priority, checks=checks,
         )  # fmt: skip
 
     async def predict_many(

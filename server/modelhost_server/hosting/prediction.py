@@ -11,7 +11,8 @@ from ..errors import ModelhostError
 from ..scheduling.scheduler import Scheduler
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
-from .checks import check_inputs, choose_outputs, choose_signature
+from .checks import NATIVE_CHECKS, Checks
+from .joining import Inputs
 from .keeper import ScopeKeeper
 from .running import Running, SignatureRunner
 
@@ -79,6 +80,7 @@ def begin(
     deadline: float | None = None,
     caller: str = "",
     priority: int = 0,
+    checks: Checks = NATIVE_CHECKS,
 ) -> Begun:
     """Begins to run a signature of a version that the caller acquired; the handle is given back here.
 
@@ -91,21 +93,27 @@ def begin(
         deadline: on the event loop's clock; matters to scopes with an overrun grace only.
         caller: callers take turns.
         priority: higher ones come first.
+        checks: what signature, inputs and outputs must be.
 
     Raises:
-        ModelhostError: what `checks` raises, and QUEUE_FULL.
+        ModelhostError, ForeignError: what `checks` raises, and QUEUE_FULL.
     """
     try:
-        position, spec = choose_signature(version, signature)
-        chosen = check_inputs(spec, inputs)
-        wanted = choose_outputs(spec, output_filter)
+        position, spec = checks.choose_signature(version, signature)
+        chosen = checks.check_inputs(spec, inputs)
+        wanted = checks.choose_outputs(spec, output_filter)
         version.statistics.last_used = time.time()
         running = Running(runner_of(keeper, version, position), chosen, wanted, deadline, caller, priority)
+        running.is_alone = not (checks.keeps_shapes or _fit(spec, chosen))
         keeper.scheduler.submit(running)
     except BaseException:
         version.release()
         raise
     return Begun(running, keeper.scheduler, spec, wanted)
+
+
+def _fit(spec: SignatureSpec, inputs: Inputs) -> bool:
+    return all(spec.inputs[position].accepts_shape(tensor.shape) for position, tensor in inputs)
 
 
 def runner_of(keeper: ScopeKeeper, version: Version, position: int) -> SignatureRunner:

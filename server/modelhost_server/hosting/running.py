@@ -32,7 +32,7 @@ class Running(Waiting):
     left: an unload must wait for the worker.
     """
 
-    __slots__ = ("deadline", "failed_batch", "future", "inputs", "runner", "wanted")
+    __slots__ = ("deadline", "failed_batch", "future", "inputs", "is_alone", "runner", "wanted")
 
     def __init__(
         self, runner: SignatureRunner, inputs: Inputs, wanted: Sequence[int], deadline: float | None, caller: str,
@@ -44,6 +44,8 @@ class Running(Waiting):
         self.wanted = wanted
         self.deadline = deadline
         self.future: asyncio.Future[Sequence[RawTensor]] = asyncio.get_running_loop().create_future()
+        # Of shapes that the signature does not promise: it shares no batch.
+        self.is_alone = False
         # That it was in before.
         self.failed_batch: _FailedBatch | None = None
 
@@ -92,7 +94,7 @@ class SignatureRunner:
     def group(self, waiting: Waiting) -> Hashable:
         """See Runner."""
         assert isinstance(waiting, Running)
-        if self.batching.state is not BatchingState.ON or waiting.caller in self._alone:
+        if self.batching.state is not BatchingState.ON or waiting.is_alone or waiting.caller in self._alone:
             return None
         kind = _kind(waiting.inputs)
         if kind is None:
@@ -143,7 +145,7 @@ class SignatureRunner:
             if self._alone[caller] <= 0:
                 del self._alone[caller]
         # Only where predictions wait: elsewhere nobody gains by them running together.
-        if self.batching.wants_examples and running.since and caller != _INTERNAL_CALLER:
+        if self.batching.wants_examples and running.since and caller != _INTERNAL_CALLER and not running.is_alone:
             kind = _kind(running.inputs)
             if kind is not None and not any(isinstance(tensor.data, FileRange) for _, tensor in running.inputs):
                 outputs = None if running.wanted else answer

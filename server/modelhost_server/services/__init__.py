@@ -1,1 +1,1 @@
-"""The services: they validate, call the host, and convert. Parsed messages come in and go out; gRPC stays outside."""
+"""The services, by protocol: they validate, call the host, and convert. gRPC stays outside."""

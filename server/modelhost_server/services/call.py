@@ -1,10 +1,17 @@
-"""What services and transports know of each other: the call, and how requests and responses become bytes."""
+"""What services and transports know of each other: calls, services, and how messages become bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from ..errors import ForeignError, ModelhostError
+
+# Other projects' messages and services have names of our own behind this, see `compat`.
+_FOREIGN = "modelhost.compat."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +34,29 @@ class Codec(NamedTuple):
 
     parse: Callable[[bytes], Any] | None = None
     serialize: Callable[[Any], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service of a protocol, and what carries it out.
+
+    Attributes:
+        descriptor: its methods.
+        handlers: each method is one of them's, of that name in snake case: it takes a request (or an asynchronous
+            iterator of requests) and a `Call`, and answers an awaitable response (or an asynchronous iterator of them).
+        translate: the protocol's own words for an error; None where ours are the protocol's.
+    """
+
+    descriptor: ServiceDescriptor
+    handlers: Sequence[object]
+    translate: Callable[[ModelhostError], ForeignError] | None = None
+
+    @property
+    def name(self) -> str:
+        """How callers know it."""
+        return foreign_name(self.descriptor.full_name)
+
+
+def foreign_name(name: str) -> str:
+    """The name of a service or message as its own project has it; in any text that has such names, too."""
+    return name.replace(_FOREIGN, "")

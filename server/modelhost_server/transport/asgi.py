@@ -58,11 +58,15 @@ class GrpcApplication:
             await _refuse_http(send)
             return
         answer = _Answer(send, self._max_send)
+        route = self._routes.get(scope["path"])
+        if route is None:
+            await answer.fail(status_of(status_error(Code.UNIMPLEMENTED, "Method not found!")))
+            return
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
         try:
-            await self._answer(scope, timeout, receive, answer)
+            await self._answer(route, scope, timeout, receive, answer)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -70,14 +74,11 @@ class GrpcApplication:
         except _CallerLeft:
             pass
         except Exception as error:
-            await answer.fail(status_of(error))
+            await answer.fail(route.status(error))
         finally:
             self._calls.discard(task)
 
-    async def _answer(self, scope: Scope, timeout: bytes, receive: Receive, answer: _Answer) -> None:
-        route = self._routes.get(scope["path"])
-        if route is None:
-            raise status_error(Code.UNIMPLEMENTED, "Method not found!")
+    async def _answer(self, route: Route, scope: Scope, timeout: bytes, receive: Receive, answer: _Answer) -> None:
         requests = _Requests(receive, route, self._max_receive)
         if not timeout:
             await _serve(route, requests, answer, Call(None, _caller(scope)))

@@ -15,7 +15,6 @@ from ..services.call import Call
 from .base import TransportOptions
 from .listeners import host_and_port
 from .routes import Route
-from .status import status_of
 from .tls import Identity
 
 _MIN_PING_MILLISECONDS = 10_000
@@ -117,8 +116,8 @@ def _call(context: _Context) -> Call:
     return Call(deadline, context.peer())
 
 
-async def _abort(context: _Context, error: Exception) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+async def _abort(context: _Context, route: Route, error: Exception) -> NoReturn:
+    await context.abort_with_status(rpc_status.to_status(route.status(error)))
 
 
 def _answer(route: Route) -> Any:
@@ -126,7 +125,7 @@ def _answer(route: Route) -> Any:
         try:
             return await route.behaviour(_given(request, route), _call(context))
         except Exception as error:
-            await _abort(context, error)
+            await _abort(context, route, error)
 
     return answer
 
@@ -138,6 +137,6 @@ def _answer_stream(route: Route) -> Any:
                 async for response in responses:
                     yield response
         except Exception as error:
-            await _abort(context, error)
+            await _abort(context, route, error)
 
     return answer

@@ -12,7 +12,6 @@ from ..services.call import Call
 from .flow import Inflow, Outflow
 from .frames import FrameLink, Kind, credit_body, read_call, read_credit
 from .routes import Route
-from .status import status_of
 
 
 class Relay:
@@ -83,7 +82,7 @@ class Relay:
                     self._link.send(Kind.RESPONSE, call_id, message)
             self._link.send(Kind.STATUS, call_id)
         except Exception as error:
-            self._link.send(Kind.STATUS, call_id, status_of(error).SerializeToString())
+            self._link.send(Kind.STATUS, call_id, route.status(error).SerializeToString())
 
 
 async def _parse_all(requests: Inflow, route: Route) -> AsyncIterator[Any]:

@@ -6,16 +6,19 @@ Requests are parsed here and not by a transport's library: grpc would answer UNK
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc.status_pb2 import Status
 
 from ..errors import ModelhostError, Reason
-from ..services.call import Codec
+from ..services.call import Codec, Service, foreign_name
+from .status import status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Route:
         behaviour: what the service does, given that and a `Call`. Raises ModelhostError.
         parse: makes a request of its bytes. Raises ModelhostError: INVALID_REQUEST.
         serialize: makes bytes of a response.
+        status: what a caller is told of an error.
     """
 
     path: str
@@ -37,24 +41,26 @@ class Route:
     behaviour: Callable[[Any, Any], Any]
     parse: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
+    status: Callable[[Exception], Status] = status_of
 
 
-def routes(services: Mapping[ServiceDescriptor, object]) -> list[Route]:
-    """All methods of services; for each, the service has one of that name in snake case, and perhaps a codec."""
-    return [
-        _route(method, implementation) for service, implementation in services.items() for method in service.methods
-    ]
+def routes(services: Iterable[Service]) -> list[Route]:
+    """All methods of services."""
+    return [_route(service, method) for service in services for method in service.descriptor.methods]
 
 
-def _route(method: MethodDescriptor, implementation: object) -> Route:
-    codec: Codec = getattr(implementation, "codecs", {}).get(method.name, Codec())
+def _route(service: Service, method: MethodDescriptor) -> Route:
+    name = _snake(method.name)
+    handler = next(handler for handler in service.handlers if hasattr(handler, name))
+    codec: Codec = getattr(handler, "codecs", {}).get(method.name, Codec())
     return Route(
-        f"/{method.containing_service.full_name}/{method.name}",
+        f"/{service.name}/{method.name}",
         method.client_streaming,
         method.server_streaming,
-        getattr(implementation, _snake(method.name)),
+        getattr(handler, name),
         codec.parse or _parser(method),
         codec.serialize or GetMessageClass(method.output_type).SerializeToString,
+        partial(status_of, translate=service.translate) if service.translate else status_of,
     )
 
 
@@ -64,6 +70,7 @@ def _snake(name: str) -> str:
 
 def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
     from_string = GetMessageClass(method.input_type).FromString
+    name = foreign_name(method.input_type.full_name)
 
     def parse(data: bytes) -> Message:
         try:
@@ -71,7 +78,7 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
         except DecodeError:
             raise ModelhostError(
                 Reason.INVALID_REQUEST,
-                f"expected a {method.input_type.full_name}; got {len(data)} bytes that are truncated or corrupt",
+                f"expected a {name}; got {len(data)} bytes that are truncated or corrupt",
             ) from None
 
     return parse

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from ..errors import ModelhostError
+from ..errors import ForeignError, ModelhostError
 from ..services.failures import as_modelhost_error
 
 DOMAIN = "modelhost"
@@ -24,9 +26,16 @@ def status_error(code: int, message: str) -> StatusError:
     return StatusError(status_pb2.Status(code=code, message=message))
 
 
-def status_of(error: Exception) -> status_pb2.Status:
-    """What a caller is told of an error."""
-    return error.status if isinstance(error, StatusError) else rich_status(as_modelhost_error(error))
+def status_of(error: Exception, translate: Callable[[ModelhostError], ForeignError] | None = None) -> status_pb2.Status:
+    """What a caller is told of an error; `translate` puts it into the words of the caller's protocol."""
+    if isinstance(error, StatusError):
+        return error.status
+    if not isinstance(error, ForeignError):
+        known = as_modelhost_error(error)
+        if translate is None:
+            return rich_status(known)
+        error = translate(known)
+    return status_pb2.Status(code=error.code, message=error.message)
 
 
 def rich_status(error: ModelhostError) -> status_pb2.Status:

@@ -7,9 +7,9 @@ from typing import Any
 
 from modelhost.v1 import optimization_service_pb2 as pb
 
-from ..errors import ModelhostError, Reason
-from ..hosting.optimization import PRUNE, Optimizer, OptimizeRequest, Report, Stage
-from .call import Call
+from ...errors import ModelhostError, Reason
+from ...hosting.optimization import PRUNE, Optimizer, OptimizeRequest, Report, Stage
+from ..call import Call
 from .messages import ENGINES, FULL, version_message
 from .tensors import samples
 

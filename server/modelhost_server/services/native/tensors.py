@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from modelhost.v1 import model_pb2, prediction_service_pb2, tensor_pb2
 
-from ..errors import ModelhostError, Reason, brief
-from ..hosting.checks import check_tensor
-from ..samples import Sample
-from ..tensors import STRING, LeasedBytes, RawTensor, RegionRange, TensorSpec
+from ...errors import ModelhostError, Reason, brief
+from ...hosting.checks import check_tensor
+from ...samples import Sample
+from ...tensors import STRING, LeasedBytes, RawTensor, RegionRange, TensorSpec
 
 
 def raw_inputs(tensors: Mapping[str, tensor_pb2.Tensor]) -> dict[str, RawTensor]:

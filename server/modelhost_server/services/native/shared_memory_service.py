@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from modelhost.v1 import shared_memory_service_pb2 as pb
 
-from ..hosting.host import Host
-from .call import Call
+from ...hosting.host import Host
+from ..call import Call
 
 
 class SharedMemoryService:

@@ -8,10 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from modelhost.v1 import scope_pb2
 from modelhost.v1 import scope_service_pb2 as pb
 
-from ..errors import ModelhostError, Reason, brief
-from ..hosting.host import Host
-from ..store.records import ScopeConfig
-from .call import Call
+from ...errors import ModelhostError, Reason, brief
+from ...hosting.host import Host
+from ...store.records import ScopeConfig
+from ..call import Call
 from .messages import scope_message
 
 _MAX_COUNT = {

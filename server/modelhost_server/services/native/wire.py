@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 
-from ..errors import ModelhostError, Reason
-from ..tensors import STRING, LeasedBytes, RawTensor
+from ...errors import ModelhostError, Reason
+from ...tensors import STRING, LeasedBytes, RawTensor
 from .tensors import raw_inputs
 
 # From here on a request is worth taking apart.

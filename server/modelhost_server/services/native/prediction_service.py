@@ -16,12 +16,12 @@ from modelhost.v1.prediction_service_pb2 import (
     PredictStreamRequest,
 )
 
-from ..errors import ModelhostError, Reason
-from ..hosting.host import Host
-from ..hosting.many import Outcome, Target
-from ..hosting.prediction import Begun, Prediction
+from ...errors import ModelhostError, Reason
+from ...hosting.host import Host
+from ...hosting.many import Outcome, Target
+from ...hosting.prediction import Begun, Prediction
+from ..call import Call, Codec
 from . import wire
-from .call import Call, Codec
 from .failures import error_message
 from .prediction_stream import PredictionStream
 from .sharing import check_places, found_inputs, place_outputs

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from modelhost.v1 import model_pb2, scope_pb2
 
-from ..hosting.batching import Batching
-from ..hosting.findings import explanation
-from ..hosting.keeper import ScopeKeeper
-from ..hosting.running import SignatureRunner
-from ..store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
+from ...hosting.batching import Batching
+from ...hosting.findings import explanation
+from ...hosting.keeper import ScopeKeeper
+from ...hosting.running import SignatureRunner
+from ...store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
 from .batching import batching_message
 from .failures import error_message
 from .tensors import spec_message

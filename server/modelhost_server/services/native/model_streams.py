@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from modelhost.v1 import model_pb2
 from modelhost.v1 import model_service_pb2 as pb
 
-from ..hosting.host import Host
-from ..store.events import Event
-from ..store.names import DEFAULT_SCOPE
-from ..store.operations import LoadRequest
-from ..store.records import Version
-from .failures import as_modelhost_error, error_message
+from ...hosting.host import Host
+from ...store.events import Event
+from ...store.names import DEFAULT_SCOPE
+from ...store.operations import LoadRequest
+from ...store.records import Version
+from ..failures import as_modelhost_error
+from .failures import error_message
 from .messages import BASIC, progress_message, version_message
 
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 from modelhost.v1 import model_service_pb2 as pb
 
-from ..errors import ModelhostError, Reason
-from ..hosting.host import Host
-from ..store.operations import LoadRequest, UnloadRequest
-from ..store.records import LoadOptions, Version
-from ..store.resolve import find_version
+from ...errors import ModelhostError, Reason
+from ...hosting.host import Host
+from ...store.operations import LoadRequest, UnloadRequest
+from ...store.records import LoadOptions, Version
+from ...store.resolve import find_version
+from ..call import Call
 from .batching import batching_options
-from .call import Call
 from .messages import BASIC, ENGINES, FULL, model_message, version_message
 from .model_streams import load_many, watch
 from .tensors import samples

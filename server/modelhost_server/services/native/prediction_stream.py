@@ -8,11 +8,12 @@ from functools import partial
 
 from modelhost.v1.prediction_service_pb2 import PredictRequest, PredictStreamRequest, StreamedRequest
 
-from ..errors import ModelhostError, Reason
-from ..hosting.prediction import Begun, Prediction
+from ...errors import ModelhostError, Reason
+from ...hosting.prediction import Begun, Prediction
+from ..call import Call
+from ..failures import as_modelhost_error
 from . import wire
-from .call import Call
-from .failures import as_modelhost_error, error_message
+from .failures import error_message
 from .tensors import raw_inputs
 
 # Predictions under way; reading stops there, and so, by flow control, does the sender.

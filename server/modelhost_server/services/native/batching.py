@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 from modelhost.v1 import model_pb2
 
-from ..errors import ModelhostError, Reason
-from ..store.records import BatchingOptions
+from ...errors import ModelhostError, Reason
+from ...store.records import BatchingOptions
 
 _MODES = {
     model_pb2.BATCHING_MODE_UNSPECIFIED: "",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 from modelhost.v1.tensor_pb2 import DATA_TYPE_BOOL, SharedMemoryReference
 
-from ..errors import ModelhostError, Reason, brief
-from ..hosting.regions import Regions
-from ..tensors import STRING, LeasedBytes, RawTensor, RegionRange
+from ...errors import ModelhostError, Reason, brief
+from ...hosting.regions import Regions
+from ...tensors import STRING, LeasedBytes, RawTensor, RegionRange
 
 
 def found_inputs(inputs: Mapping[str, RawTensor], regions: Regions) -> Mapping[str, RawTensor]:

@@ -1,0 +1,34 @@
+"""The services of modelhost.v1."""
+
+from __future__ import annotations
+
+from modelhost.v1 import (
+    model_service_pb2,
+    optimization_service_pb2,
+    prediction_service_pb2,
+    scope_service_pb2,
+    shared_memory_service_pb2,
+)
+
+from ...hosting.host import Host
+from ...hosting.optimization import Optimizer
+from ..call import Service
+from .model_service import ModelService
+from .optimization_service import OptimizationService
+from .prediction_service import PredictionService
+from .scope_service import ScopeService
+from .shared_memory_service import SharedMemoryService
+
+
+def native_services(host: Host) -> list[Service]:
+    """All of them."""
+    handlers = [
+        (model_service_pb2, ModelService(host)),
+        (prediction_service_pb2, PredictionService(host)),
+        (scope_service_pb2, ScopeService(host)),
+        (shared_memory_service_pb2, SharedMemoryService(host)),
+        (optimization_service_pb2, OptimizationService(Optimizer(host))),
+    ]
+    return [
+        Service(module.DESCRIPTOR.services_by_name[type(handler).__name__], [handler]) for module, handler in handlers
+    ]
