@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-unit test-slow check format generate bench clean
+.PHONY: help setup demo serve test conformance test-unit test-slow check format generate bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
 .PHONY: bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
@@ -29,8 +29,12 @@ demo: $(STAMP)  ## Set up, start a server, load a real model and let it hear a m
 serve: $(STAMP)  ## Run the server on 127.0.0.1:8500.
 	@$(BIN)/modelhost serve
 
-test: $(STAMP)  ## Run all tests but the slow ones.
+test: $(STAMP)  ## Run all tests but the slow ones, then other projects' clients.
 	$(BIN)/pytest -m 'not slow'
+	$(BIN)/python -m tests.conformance
+
+conformance: $(STAMP)  ## Run other projects' own clients against the server, each in an environment of its own.
+	$(BIN)/python -m tests.conformance
 
 test-unit: $(STAMP)  ## Run the tests that need no server: seconds.
 	$(BIN)/pytest tests/unit

@@ -15,6 +15,8 @@ from .memory import keep_freed_memory
 from .services.call import Service
 from .services.health_service import HealthService
 from .services.native.protocol import native_services
+from .services.open_inference.protocol import open_inference_services
+from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
 from .transport.listeners import check_free
@@ -76,7 +78,8 @@ class Server:
         return addresses
 
     def _routes(self) -> list[Route]:
-        services = native_services(self._host)
+        host = self._host
+        services = [*native_services(host), *tensorflow_serving_services(host), *open_inference_services(host)]
         health = HealthService(self._host, [service.name for service in services])
         services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
         reflection = ReflectionService([*services, Service(REFLECTION, [])])

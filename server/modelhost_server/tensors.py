@@ -194,6 +194,10 @@ class SignatureSpec:
     outputs: tuple[TensorSpec, ...]
     method_name: str = ""
 
+    def accepts_shapes(self, inputs: Sequence[tuple[int, RawTensor]]) -> bool:
+        """Whether inputs, by position, are of the shapes that the signature promises to take."""
+        return all(self.inputs[position].accepts_shape(tensor.shape) for position, tensor in inputs)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as a worker sends it."""
         return asdict(self)

@@ -183,7 +183,9 @@ class LitertModel:
         bound = self._bound[signature]
         wanted = outputs or range(len(bound.spec.outputs))
         if not self._stands_alone:
-            check_ordinary(tensor for _, tensor in inputs)
+            check_ordinary(bound.spec, inputs)
+        elif not bound.spec.accepts_shapes(inputs):
+            raise self._failure(ShapesRefused(f"it takes {', '.join(map(str, bound.spec.inputs))}"))
         try:
             arrays = {
                 position: array_of(tensor, NUMPY_DTYPE[tensor.dtype])

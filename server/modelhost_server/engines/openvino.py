@@ -155,7 +155,7 @@ class OpenvinoModel:
         fed = [(place, tensor) for position, tensor in inputs if (place := bound.inputs[position]) is not None]
         if len(fed) < sum(place is not None for place in bound.inputs):
             raise EngineFailure("an input was left out, and the file has no default for it")
-        check_ordinary(tensor for _, tensor in inputs)
+        check_ordinary(bound.spec, inputs)
         is_first = not program.has_run
 
         def put(results: Sequence[Array]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..tensors import DTYPE_NAME, LentMemory, RawTensor
+from ..tensors import DTYPE_NAME, LentMemory, RawTensor, SignatureSpec
 from .base import NotForEngine
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -21,13 +21,16 @@ NUMPY_DTYPE: Mapping[int, np.dtype[Any]] = {
 _FLOATS = frozenset({1, 2, 19})
 
 
-def check_ordinary(tensors: Iterable[RawTensor]) -> None:
+def check_ordinary(spec: SignatureSpec, inputs: Sequence[tuple[int, RawTensor]]) -> None:
     """Refuses what no engine was judged on, because engines differ there even when they are right otherwise.
 
     Raises:
-        NotForEngine: a tensor has no elements, or NaN or infinity among them (a maximum with NaN may be either).
+        NotForEngine: a tensor's shape is none that the signature promises to take, or it has no elements, or NaN or
+            infinity among them (a maximum with NaN may be either).
     """
-    for tensor in tensors:
+    if not spec.accepts_shapes(inputs):
+        raise NotForEngine("an input is of a shape that the signature does not promise to take")
+    for _, tensor in inputs:
         if 0 in tensor.shape:
             raise NotForEngine("an input has no elements")
         if tensor.dtype in _FLOATS:

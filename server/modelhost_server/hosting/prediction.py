@@ -12,7 +12,6 @@ from ..scheduling.scheduler import Scheduler
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
 from .checks import NATIVE_CHECKS, Checks
-from .joining import Inputs
 from .keeper import ScopeKeeper
 from .running import Running, SignatureRunner
 
@@ -104,16 +103,12 @@ def begin(
         wanted = checks.choose_outputs(spec, output_filter)
         version.statistics.last_used = time.time()
         running = Running(runner_of(keeper, version, position), chosen, wanted, deadline, caller, priority)
-        running.is_alone = not (checks.keeps_shapes or _fit(spec, chosen))
+        running.is_alone = not (checks.keeps_shapes or spec.accepts_shapes(chosen))
         keeper.scheduler.submit(running)
     except BaseException:
         version.release()
         raise
     return Begun(running, keeper.scheduler, spec, wanted)
-
-
-def _fit(spec: SignatureSpec, inputs: Inputs) -> bool:
-    return all(spec.inputs[position].accepts_shape(tensor.shape) for position, tensor in inputs)
 
 
 def runner_of(keeper: ScopeKeeper, version: Version, position: int) -> SignatureRunner:

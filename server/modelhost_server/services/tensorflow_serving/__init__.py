@@ -1,0 +1,1 @@
+"""TensorFlow Serving's gRPC API, as its own clients speak it."""
