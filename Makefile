@@ -30,7 +30,7 @@ serve: $(STAMP)  ## Run the server on 127.0.0.1:8500.
 	@$(BIN)/modelhost serve
 
 test: $(STAMP)  ## Run all tests but the slow ones, then other projects' clients.
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m tests.conformance
 
 conformance: $(STAMP)  ## Run other projects' own clients against the server, each in an environment of its own.

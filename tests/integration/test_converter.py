@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,10 +17,10 @@ import pytest
 from modelhost_server.engines.artifact import Artifact, ArtifactSignature, read_artifact
 from modelhost_server.samples import Sample, write_samples
 from modelhost_server.tensors import RawTensor
+from support.building import built
 from support.conversions import judge_job
 
 _ROOT = Path(__file__).parent.parent.parent
-_BUILDER = _ROOT / "tests" / "models" / "build_tricky.py"
 _CONVERSIONS = _ROOT / "tests" / "support" / "conversions.py"
 _ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
 
@@ -104,12 +103,8 @@ class Results:
 
 @pytest.fixture(scope="session")
 def tricky() -> Path:
-    """The models of build_tricky.py, built once for each state of that file."""
-    directory = _ROOT / ".cache" / "test-models" / f"tricky-{hashlib.sha256(_BUILDER.read_bytes()).hexdigest()[:16]}"
-    if not (directory / "complete").exists():
-        _run_script(str(_BUILDER), str(directory))
-        (directory / "complete").touch()
-    return directory
+    """The models of build_tricky.py."""
+    return built("build_tricky")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,25 +16,15 @@ from modelhost_server.engines.base import EngineOptions, LoadRequest
 from modelhost_server.engines.tensorflow import TensorflowEngine
 from modelhost_server.engines.tensorflow_model import TensorflowModel
 from modelhost_server.tensors import STRING, RawTensor, element_count
+from support.building import built as build_models
 
-_ROOT = Path(__file__).parents[2]
-_BUILDER = _ROOT / "tests" / "models" / "build_weights.py"
 LAYER = 200 * 200 * 4
 CHANGING = ["added", "scattered", "sliced", "in_place", "branched"]
 
 
 @pytest.fixture(scope="module")
 def built() -> Path:
-    """The models of build_weights.py, built once for each state of that file."""
-    digest = hashlib.sha256(_BUILDER.read_bytes()).hexdigest()[:16]
-    directory = _ROOT / ".cache" / "test-models" / f"weights-{digest}"
-    if not (directory / "built").exists():
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        command = [sys.executable, str(_BUILDER), str(directory)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-4000:]
-        (directory / "built").touch()
-    return directory
+    return build_models("build_weights")
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +9,9 @@ import modelhost
 import numpy as np
 import pytest
 from modelhost import Client, LoadSpec, PredictTarget, Sample
+from support.building import built
 from support.server import ServerProcess
 
-_ROOT = Path(__file__).parents[2]
-_DIGITS = _ROOT / "tests" / "models" / "build_digits.py"
 # A search converts the model for each engine and compares; the first one waits for TensorFlow to be imported.
 _SEARCH_SECONDS = 150
 
@@ -37,13 +32,7 @@ def client(tuning: str) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def digits() -> Path:
     """A trained CNN, and images with their classes."""
-    digest = hashlib.sha256(_DIGITS.read_bytes()).hexdigest()[:16]
-    directory = _ROOT / ".cache" / "test-models" / f"digits-{digest}"
-    if not (directory / "complete").exists():
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        subprocess.run([sys.executable, str(_DIGITS), str(directory)], env=environment, check=True, capture_output=True)
-        (directory / "complete").touch()
-    return directory
+    return built("build_digits")
 
 
 def images(digits: Path) -> tuple[np.ndarray, np.ndarray]:

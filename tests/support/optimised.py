@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,26 +13,14 @@ from modelhost_server.engines.litert import LitertEngine
 from modelhost_server.engines.openvino import OpenvinoEngine
 from modelhost_server.tensors import DTYPE_NAME, STRING, RawTensor
 
-_ROOT = Path(__file__).parents[2]
-_BUILDER = Path(__file__).with_name("optimised_models.py")
+from . import building
 
 Engine = LitertEngine | OpenvinoEngine
 
 
-@functools.cache
 def built() -> Path:
-    """The directory of models, built once for each state of the builder by a process that has TensorFlow."""
-    directory = _ROOT / ".cache" / "test-models" / hashlib.sha256(_BUILDER.read_bytes()).hexdigest()[:16]
-    if not (directory / "complete").exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        result = subprocess.run(
-            [sys.executable, str(_BUILDER), str(directory)], env=environment, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr[-4000:]
-        (directory / "complete").touch()
-    return directory
+    """The directory of models."""
+    return building.built("build_optimised")
 
 
 class Collected:

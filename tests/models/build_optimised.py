@@ -1,4 +1,4 @@
-"""Builds what the engines' own tests load: artifacts and `.tflite` files. Usage: python optimised_models.py DIRECTORY.
+"""Builds what the engines' own tests load: artifacts and `.tflite` files. Usage: python build_optimised.py DIRECTORY.
 
 Each artifact is a directory NAME/ENGINE; NAME.npz holds calls and what TensorFlow answered.
 """
