@@ -24,8 +24,12 @@ class Endpoint:
     """Where a signature's input or output is in the graph."""
 
     spec: TensorSpec
-    tensor: str
     default: pb.TensorProto | None = None
+
+    @property
+    def tensor(self) -> str:
+        """The tensor's name."""
+        return self.spec.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +139,5 @@ def _endpoint(
         )
     default = defaults.get(name)
     optional = default is not None or info.name.partition(":")[0] in optional_nodes
-    return Endpoint(TensorSpec(name, dtype, shape_of(info.tensor_shape), optional), info.name, default)
+    spec = TensorSpec(name, dtype, shape_of(info.tensor_shape), optional, info.name)
+    return Endpoint(spec, default)

@@ -17,13 +17,22 @@ from modelhost.v1.prediction_service_pb2 import PredictRequest
 
 from ...errors import ModelhostError, Reason
 from ...tensors import STRING, RawTensor
-from ..wire_format import LENGTH, VARINT, Parts, UnusualError, join_parts, read_fields, read_varint, write_varint
+from ..wire_format import (
+    Parts,
+    UnusualError,
+    join_parts,
+    read_map,
+    read_singles,
+    read_varint,
+    write_entry_head,
+    write_varint,
+)
 from .tensors import raw_inputs
 
 # From here on a request is worth taking apart.
 _LARGE_BYTES = 16 << 10
-# Fields of PredictRequest, its map entries, and Tensor.
-_INPUTS, _KEY, _VALUE = 6, 1, 2
+# Fields of PredictRequest, PredictResponse and Tensor.
+_INPUTS, _OUTPUTS = 6, 2
 _DTYPE, _SHAPE, _RAW = 1, 2, 3
 
 
@@ -43,7 +52,7 @@ def read_request(data: bytes) -> Request:
     try:
         if len(data) >= _LARGE_BYTES:
             try:
-                rest, inputs = _take_apart(data)
+                rest, inputs = read_map(data, _INPUTS, _tensor)
                 return Request(PredictRequest.FromString(rest), inputs)
             except (UnusualError, IndexError, UnicodeDecodeError):
                 pass
@@ -56,31 +65,8 @@ def read_request(data: bytes) -> Request:
     return Request(message, raw_inputs(message.inputs))
 
 
-def _take_apart(data: bytes) -> tuple[bytes, dict[str, RawTensor]]:
-    """All but the inputs, and the inputs."""
-    view = memoryview(data)
-    inputs: dict[str, RawTensor] = {}
-    rest = []
-    for number, kind, field, begin, end in read_fields(data, 0, len(data)):
-        if number != _INPUTS:
-            rest.append(view[field:end])
-            continue
-        entry = {n: (b, e) for n, k, _, b, e in read_fields(data, begin, end) if k == LENGTH}
-        if kind != LENGTH or entry.keys() != {_KEY, _VALUE}:
-            raise UnusualError
-        name = data[slice(*entry[_KEY])].decode()
-        if name in inputs:
-            raise UnusualError
-        inputs[name] = _tensor(data, view, *entry[_VALUE])
-    return b"".join(rest), inputs
-
-
-def _tensor(data: bytes, view: memoryview, begin: int, end: int) -> RawTensor:
-    fields = {}
-    for number, kind, _, start, stop in read_fields(data, begin, end):
-        if number in fields or kind != (VARINT if number == _DTYPE else LENGTH):
-            raise UnusualError
-        fields[number] = start, stop
+def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
+    fields = read_singles(data, begin, end, (_DTYPE,))
     if not fields.keys() <= {_DTYPE, _SHAPE, _RAW} or not fields.keys() >= {_DTYPE, _RAW}:
         raise UnusualError
     dtype, _ = read_varint(data, fields[_DTYPE][0])
@@ -94,7 +80,7 @@ def _tensor(data: bytes, view: memoryview, begin: int, end: int) -> RawTensor:
         shape.append(extent - (1 << 64) if extent >> 63 else extent)
     if place != stop:
         raise UnusualError
-    return RawTensor(dtype, shape, view[slice(*fields[_RAW])])
+    return RawTensor(dtype, shape, memoryview(data)[slice(*fields[_RAW])])
 
 
 class Response(NamedTuple):
@@ -154,9 +140,6 @@ def _content(tensor: RawTensor, placed: bytes | None) -> Sequence[Any]:
 @lru_cache(4096)
 def _head(name: str, dtype: int, shape: tuple[int, ...], content_size: int) -> bytes:
     """All that precedes the content of an output: the map entry's tag, its key, and the tensor's dtype and shape."""
-    key = name.encode()
     extents = b"".join(map(write_varint, shape))
     tensor = b"\x08" + write_varint(dtype) + (b"\x12" + write_varint(len(extents)) + extents if extents else b"")
-    value = b"\x12" + write_varint(len(tensor) + content_size) + tensor
-    entry = b"\x0a" + write_varint(len(key)) + key + value
-    return b"\x12" + write_varint(len(entry) + content_size) + entry
+    return write_entry_head(_OUTPUTS, name, tensor, content_size)
