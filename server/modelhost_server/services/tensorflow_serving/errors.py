@@ -17,14 +17,19 @@ _NO_SERVABLE = {
 }  # fmt: skip
 
 
+def error(code: Code, message: str) -> ForeignError:
+    """An error of TensorFlow Serving's."""
+    return ForeignError(code, message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED")
+
+
 def invalid(message: str) -> ForeignError:
     """A request that is not right."""
-    return ForeignError(Code.INVALID_ARGUMENT, _short(message))
+    return error(Code.INVALID_ARGUMENT, message)
 
 
-def translate(error: ModelhostError) -> ForeignError:
+def translate(ours: ModelhostError) -> ForeignError:
     """Any error of ours."""
-    return ForeignError(_CODES.get(error.reason, error.reason.code), _short(error.message))
+    return error(_CODES.get(ours.reason, ours.reason.code), ours.message)
 
 
 def check_target(target: Target) -> None:
@@ -41,26 +46,22 @@ def check_target(target: Target) -> None:
         raise _not_found(target.name, target.version)
 
 
-def servable_error(target: Target, error: ModelhostError) -> ForeignError:
+def servable_error(target: Target, ours: ModelhostError) -> ForeignError:
     """Why `target` was not found or does not answer."""
-    if target.label is not None and error.reason in {*_NO_MODEL, Reason.LABEL_NOT_FOUND}:
+    if target.label is not None and ours.reason in {*_NO_MODEL, Reason.LABEL_NOT_FOUND}:
         return _unrecognized(target)
     # A server of TensorFlow Serving's would have died with the worker, and be UNAVAILABLE.
-    if error.reason not in _NO_SERVABLE or error.details.get("phase") == Phase.RECOVERING.name:
-        return translate(error)
+    if ours.reason not in _NO_SERVABLE or ours.details.get("phase") == Phase.RECOVERING.name:
+        return translate(ours)
     # TensorFlow Serving knows the version that a label stands for before it finds out that it is not available.
-    version = int(error.details["resource"].rpartition("/")[2]) if target.label is not None else target.version
+    version = int(ours.details["resource"].rpartition("/")[2]) if target.label is not None else target.version
     return _not_found(target.name, version)
 
 
 def _not_found(name: str, version: int | None) -> ForeignError:
     request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ForeignError(Code.NOT_FOUND, _short(f"Servable not found for request: {request}"))
+    return error(Code.NOT_FOUND, f"Servable not found for request: {request}")
 
 
 def _unrecognized(target: Target) -> ForeignError:
     return invalid(f"Unrecognized servable version label: {target.label}")
-
-
-def _short(message: str) -> str:
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED"

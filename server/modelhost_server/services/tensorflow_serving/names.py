@@ -1,4 +1,4 @@
-"""What requests name: a ModelSpec, without protobuf."""
+"""What requests name and responses tell: ModelSpecs."""
 
 from __future__ import annotations
 

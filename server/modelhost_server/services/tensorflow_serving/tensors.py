@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 
 from ...compat import tensor_pb2 as pb
@@ -33,5 +34,6 @@ def _raw_input(tensor: pb.TensorProto, largest: int) -> RawTensor:
 def typed_values(tensor: RawTensor) -> bytes:
     """The field of a TensorProto that has a tensor's values, one by one, encoded."""
     field, code = FIELDS[tensor.dtype]
-    data = tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data
-    return pb.TensorProto(**{field: memoryview(data).cast("B").cast(code)}).SerializeToString()  # type: ignore[arg-type]
+    values = array(code)
+    values.frombytes(tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data)  # type: ignore[arg-type]
+    return pb.TensorProto(**{field: values}).SerializeToString()  # type: ignore[arg-type]

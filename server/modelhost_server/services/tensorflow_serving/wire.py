@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 
 from ...compat import serving_predict_pb2 as pb
 from ...compat import tensor_pb2
-from ...errors import ForeignError
 from ...tensors import ITEMSIZE, STRING, RawTensor, element_count
 from ..wire_format import (
     LENGTH,
@@ -62,18 +61,15 @@ def read_request(data: bytes) -> Request:
                 pass
         message = pb.PredictRequest.FromString(data)
     except DecodeError:
-        raise not_parsed("PredictRequest", data) from None
+        raise invalid(
+            f"expected a tensorflow.serving.PredictRequest; got {len(data)} bytes that are truncated or corrupt"
+        ) from None
     return _request(message, raw_inputs(message.inputs, len(data)))
 
 
 def _request(message: pb.PredictRequest, inputs: Mapping[str, RawTensor]) -> Request:
     target = target_of(message.model_spec) if message.HasField("model_spec") else None
     return Request(target, inputs, message.output_filter)
-
-
-def not_parsed(name: str, data: bytes) -> ForeignError:
-    """The error for bytes that are no message of this name."""
-    return invalid(f"expected a tensorflow.serving.{name}; got {len(data)} bytes that are truncated or corrupt")
 
 
 def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
