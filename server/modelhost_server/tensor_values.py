@@ -9,12 +9,14 @@ from .compat import saved_model_pb2 as pb
 from .errors import ModelhostError, Reason
 from .tensors import DTYPE_NAME, ITEMSIZE, STRING, RawTensor, element_count
 
-# A message may ask for any number of copies of its last value; more than a message could spell out is a mistake.
+# A message may ask for any number of copies of its last value; more bytes than a message could spell out are a mistake.
 _LARGEST = 2 << 30
+# What a string takes in memory, at least.
+_STRING_SIZE = 8
 
 # The field that holds a dtype's values, and the array type code of what is stored there. float16 and bfloat16 are
 # stored as their bits, complex numbers as pairs.
-_FIELDS = {
+FIELDS = {
     1: ("float_val", "f"),
     2: ("double_val", "d"),
     3: ("int_val", "i"),
@@ -33,8 +35,8 @@ _FIELDS = {
 }
 
 
-def raw_tensor(value: pb.TensorValue) -> RawTensor:
-    """The tensor of a message, in whichever of its encodings it came.
+def raw_tensor(value: pb.TensorProto, largest: int = _LARGEST) -> RawTensor:
+    """The tensor of a message, in whichever of its encodings it came; it takes at most `largest` bytes.
 
     Raises:
         ModelhostError: INPUT_MALFORMED.
@@ -46,13 +48,13 @@ def raw_tensor(value: pb.TensorValue) -> RawTensor:
         raise _malformed("expected a shape with known extents")
     shape = tuple(dim.size for dim in value.tensor_shape.dim)
     count = element_count(shape)
-    if count * max(ITEMSIZE[dtype], 1) > _LARGEST:
-        raise _malformed(f"expected at most {_LARGEST} bytes, got the shape {list(shape)}")
+    if count * (ITEMSIZE[dtype] or _STRING_SIZE) > largest:
+        raise _malformed(f"expected at most {largest} bytes, got the shape {list(shape)}")
     if dtype == STRING:
         return RawTensor(STRING, shape, _strings(value, count))
     if value.tensor_content:
         return RawTensor(dtype, shape, _checked(value.tensor_content, count * ITEMSIZE[dtype]))
-    field, code = _FIELDS[dtype]
+    field, code = FIELDS[dtype]
     values: Any = getattr(value, field)
     try:
         data = array(code, values).tobytes()
@@ -75,7 +77,7 @@ def _filled(data: bytes, count: int, itemsize: int) -> bytes:
     return data + last * (count - len(data) // itemsize)
 
 
-def _strings(value: pb.TensorValue, count: int) -> list[bytes]:
+def _strings(value: pb.TensorProto, count: int) -> list[bytes]:
     if value.tensor_content:
         return _string_content(value.tensor_content, count)
     strings = list(value.string_val)

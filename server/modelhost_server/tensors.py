@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 STRING = 7
@@ -162,12 +162,15 @@ class RawTensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a signature. `shape` is None when the rank is unknown; open extents are -1."""
+    """An input or output of a signature. `shape` is None when the rank is unknown; open extents are -1. `tensor` is its
+    name in TensorFlow's graph, "" where there is none.
+    """
 
     name: str
     dtype: int
     shape: tuple[int, ...] | None
     optional: bool = False
+    tensor: str = field(default="", compare=False)
 
     def accepts_shape(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape fits."""
@@ -208,8 +211,8 @@ class SignatureSpec:
 
         def specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
             return tuple(
-                TensorSpec(i["name"], i["dtype"], None if i["shape"] is None else tuple(i["shape"]), i["optional"])
-                for i in items
+                TensorSpec(**{**item, "shape": None if item["shape"] is None else tuple(item["shape"])})
+                for item in items
             )
 
         return cls(data["name"], specs(data["inputs"]), specs(data["outputs"]), data["method_name"])

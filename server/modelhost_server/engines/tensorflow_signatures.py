@@ -24,8 +24,12 @@ class Endpoint:
     """Where a signature's input or output is in the graph."""
 
     spec: TensorSpec
-    tensor: str
-    default: pb.TensorValue | None = None
+    default: pb.TensorProto | None = None
+
+    @property
+    def tensor(self) -> str:
+        """The tensor's name."""
+        return self.spec.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
     )
 
 
-def shape_of(shape: pb.TensorShape) -> tuple[int, ...] | None:
+def shape_of(shape: pb.TensorShapeProto) -> tuple[int, ...] | None:
     """A shape as specs have it: None for an unknown rank, -1 for an open extent."""
     return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
 
@@ -121,7 +125,7 @@ def read_entries(meta_graph: pb.MetaGraphDef) -> list[Entry]:
 
 
 def _endpoint(
-    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorValue], optional_nodes: Iterable[str]
+    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorProto], optional_nodes: Iterable[str]
 ) -> Endpoint:
     kind = info.WhichOneof("encoding")
     if kind != "name":
@@ -135,4 +139,5 @@ def _endpoint(
         )
     default = defaults.get(name)
     optional = default is not None or info.name.partition(":")[0] in optional_nodes
-    return Endpoint(TensorSpec(name, dtype, shape_of(info.tensor_shape), optional), info.name, default)
+    spec = TensorSpec(name, dtype, shape_of(info.tensor_shape), optional, info.name)
+    return Endpoint(spec, default)

@@ -1,0 +1,59 @@
+"""Versions and predictions, found by what a ModelSpec names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from ...errors import ModelhostError
+from ...hosting.checks import Checks
+from ...hosting.host import Host
+from ...hosting.prediction import Begun
+from ...store.records import Version
+from ...tensors import RawTensor
+from ..call import Call
+from .checks import PREDICT
+from .errors import check_target, servable_error
+from .names import Target
+
+
+def begin(
+    host: Host,
+    target: Target,
+    inputs: Mapping[str, RawTensor],
+    output_filter: Sequence[str],
+    call: Call,
+    checks: Checks = PREDICT,
+) -> Begun:
+    """Begins to run a signature of a version.
+
+    Raises:
+        ModelhostError, ForeignError: SERVER_DRAINING and QUEUE_FULL; there is no such version; what `checks` raises.
+    """
+    check_target(target)
+    try:
+        return host.begin_prediction(
+            *target.place, target.version or 0, target.label or "", target.signature, inputs, output_filter,
+            deadline=call.deadline, caller=call.caller, checks=checks,
+        )  # fmt: skip
+    except ModelhostError as error:
+        raise servable_error(target, error) from None
+
+
+@contextmanager
+def acquired(host: Host, target: Target) -> Iterator[Version]:
+    """A handle on a version.
+
+    Raises:
+        ForeignError: the server is draining; there is no such version.
+    """
+    check_target(target)
+    try:
+        host.check_accepting()
+        version = host.store.acquire(*target.place, target.version or 0, target.label or "")
+    except ModelhostError as error:
+        raise servable_error(target, error) from None
+    try:
+        yield version
+    finally:
+        version.release()

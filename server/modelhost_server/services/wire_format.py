@@ -1,0 +1,128 @@
+"""Protobuf's encoding, for messages that are read and written by hand because they carry large tensors.
+
+See https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from ..tensors import LeasedBytes
+
+# Wire types.
+VARINT, LENGTH = 0, 2
+# Fields of the entries of a map.
+_KEY, _VALUE = 1, 2
+
+_Value = TypeVar("_Value")
+
+# Buffers, one after the other. Leased ones stay leased until they are written: their memory is used again after that.
+Parts = list[Any]
+
+
+class UnusualError(Exception):
+    """A message is not as protobuf libraries write it, or nothing for the one who reads it."""
+
+
+def read_fields(data: bytes, place: int, end: int) -> Iterable[tuple[int, int, int, int, int]]:
+    """Of each field: number, wire type, where it begins, and where its content begins and ends."""
+    while place < end:
+        field = place
+        tag, place = read_varint(data, place)
+        begin, kind = place, tag & 7
+        if kind == LENGTH:
+            size, begin = read_varint(data, place)
+            place = begin + size
+        elif kind == VARINT:
+            _, place = read_varint(data, place)
+        else:
+            raise UnusualError
+        if place > end:
+            raise UnusualError
+        yield tag >> 3, kind, field, begin, place
+
+
+def read_singles(data: bytes, begin: int, end: int, varints: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Where the content of each field begins and ends, in a message whose fields come once; those of the numbers
+    `varints` are varints, the others have lengths.
+
+    Raises:
+        UnusualError: they do not.
+    """
+    fields = {}
+    for number, kind, _, start, stop in read_fields(data, begin, end):
+        if number in fields or kind != (VARINT if number in varints else LENGTH):
+            raise UnusualError
+        fields[number] = start, stop
+    return fields
+
+
+def read_map(
+    data: bytes, number: int, read_value: Callable[[bytes, int, int], _Value]
+) -> tuple[bytes, dict[str, _Value]]:
+    """A message without a map of it, and the map, by its field's number; `read_value` is given where a value begins and
+    ends.
+
+    Raises:
+        UnusualError: an entry is not complete, or not the only one of its key.
+        UnicodeDecodeError: a key is not UTF-8.
+        IndexError: the message is cut off.
+    """
+    view = memoryview(data)
+    values: dict[str, _Value] = {}
+    rest = []
+    for found, kind, field, begin, end in read_fields(data, 0, len(data)):
+        if found != number:
+            rest.append(view[field:end])
+            continue
+        entry = read_singles(data, begin, end, ()) if kind == LENGTH else {}
+        if entry.keys() != {_KEY, _VALUE}:
+            raise UnusualError
+        key = data[slice(*entry[_KEY])].decode()
+        if key in values:
+            raise UnusualError
+        values[key] = read_value(data, *entry[_VALUE])
+    return b"".join(rest), values
+
+
+def read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    byte = data[place]
+    if byte < 0x80:
+        return byte, place + 1
+    number, shift = byte & 0x7F, 7
+    while shift < 64:
+        place += 1
+        byte = data[place]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number & 0xFFFF_FFFF_FFFF_FFFF, place + 1
+        shift += 7
+    raise UnusualError
+
+
+@lru_cache(4096)
+def write_varint(value: int) -> bytes:
+    """A number that is not negative, as a varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def write_entry_head(number: int, key: str, value: bytes, content_size: int) -> bytes:
+    """All of a map's entry that precedes the content of its value: `value` is what the value begins with, and so many
+    bytes follow.
+    """
+    encoded = key.encode()
+    head = b"\x0a" + write_varint(len(encoded)) + encoded + b"\x12" + write_varint(len(value) + content_size) + value
+    return write_varint(number << 3 | LENGTH) + write_varint(len(head) + content_size) + head
+
+
+def join_parts(parts: Iterable[Any]) -> bytes:
+    """All of them as one."""
+    return b"".join(part.view if isinstance(part, LeasedBytes) else part for part in parts)
