@@ -19,12 +19,12 @@ _NO_SERVABLE = {
 
 def invalid(message: str) -> ForeignError:
     """A request that is not right."""
-    return ForeignError(Code.INVALID_ARGUMENT, _short(message))
+    return ForeignError(Code.INVALID_ARGUMENT, short(message))
 
 
 def translate(error: ModelhostError) -> ForeignError:
     """Any error of ours."""
-    return ForeignError(_CODES.get(error.reason, error.reason.code), _short(error.message))
+    return ForeignError(_CODES.get(error.reason, error.reason.code), short(error.message))
 
 
 def check_target(target: Target) -> None:
@@ -55,12 +55,13 @@ def servable_error(target: Target, error: ModelhostError) -> ForeignError:
 
 def _not_found(name: str, version: int | None) -> ForeignError:
     request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ForeignError(Code.NOT_FOUND, _short(f"Servable not found for request: {request}"))
+    return ForeignError(Code.NOT_FOUND, short(f"Servable not found for request: {request}"))
 
 
 def _unrecognized(target: Target) -> ForeignError:
     return invalid(f"Unrecognized servable version label: {target.label}")
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
+    """A message as it may be sent."""
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED"
