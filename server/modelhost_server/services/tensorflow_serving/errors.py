@@ -19,7 +19,7 @@ _NO_SERVABLE = {
 
 def error(code: Code, message: str) -> ForeignError:
     """An error of TensorFlow Serving's."""
-    return ForeignError(code, message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED")
+    return ForeignError(code, short(message))
 
 
 def invalid(message: str) -> ForeignError:
@@ -65,3 +65,8 @@ def _not_found(name: str, version: int | None) -> ForeignError:
 
 def _unrecognized(target: Target) -> ForeignError:
     return invalid(f"Unrecognized servable version label: {target.label}")
+
+
+def short(message: str) -> str:
+    """A message as it may be sent."""
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED"
