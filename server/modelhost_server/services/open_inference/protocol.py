@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+from ...compat import open_inference_pb2
+from ...errors import Code, ForeignError
 from ...hosting.host import Host
-from ..call import Service
+from ..call import Call, Service
+from .errors import translate
 
 
 def open_inference_services(host: Host) -> list[Service]:
     """All of them."""
-    return []
+    handlers: list[object] = [_Missing()]
+    return [Service(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"], handlers, translate)]
+
+
+class _Missing:
+    """The methods that are not there."""
+
+    codecs: ClassVar = {}
+
+    def __getattr__(self, name: str) -> Callable[[Any, Call], Awaitable[Any]]:
+        async def refuse(request: Any, call: Call) -> Any:
+            raise ForeignError(Code.UNIMPLEMENTED, "This protocol is not supported by this server yet")
+
+        return refuse
