@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ...compat import open_inference_pb2
 from ...errors import Code, ForeignError
 from ...hosting.host import Host
-from ..call import Call, Service
+from ..call import Call, Codec, Service
 from .errors import translate
 
 
@@ -21,7 +21,7 @@ def open_inference_services(host: Host) -> list[Service]:
 class _Missing:
     """The methods that are not there."""
 
-    codecs: ClassVar = {}
+    codecs: ClassVar[dict[str, Codec]] = {}
 
     def __getattr__(self, name: str) -> Callable[[Any, Call], Awaitable[Any]]:
         async def refuse(request: Any, call: Call) -> Any:
