@@ -79,7 +79,11 @@ class Server:
 
     def _routes(self) -> list[Route]:
         host = self._host
-        services = [*native_services(host), *tensorflow_serving_services(host), *open_inference_services(host)]
+        services = [
+            *native_services(host),
+            *tensorflow_serving_services(host),
+            *open_inference_services(host, self._config.server_name),
+        ]
         health = HealthService(self._host, [service.name for service in services])
         services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
         reflection = ReflectionService([*services, Service(REFLECTION, [])])

@@ -29,6 +29,10 @@ def serve(
             show_default="127.0.0.1:8500",
         ),
     ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option(help="What Open Inference clients are told of the server's name.", show_default="modelhost"),
+    ] = None,
     transport: Annotated[
         str | None, typer.Option(help="What speaks gRPC: grpcio, or h2corn, which costs less.", show_default="grpcio")
     ] = None,
@@ -93,7 +97,8 @@ def serve(
     """
     try:
         settings = read_config(
-            config, listen=tuple(listen) if listen else None, transport=transport, server_processes=server_processes,
+            config, listen=tuple(listen) if listen else None, server_name=server_name, transport=transport,
+            server_processes=server_processes,
             tls_certificate=tls_certificate, tls_key=tls_key, tls_client_ca=tls_client_ca,
             max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds,
             cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes,

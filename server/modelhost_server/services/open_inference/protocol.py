@@ -10,15 +10,20 @@ from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call, Codec, Service
 from .errors import translate
+from .inference_service import InferenceHandler
 from .regions import SystemRegions
+from .server_service import ServerHandler
 from .settings import SettingsHandler
 from .shared_memory import SharedMemoryHandler
 
 
-def open_inference_services(host: Host) -> list[Service]:
-    """All of them."""
+def open_inference_services(host: Host, server_name: str) -> list[Service]:
+    """All of them; `server_name` is what callers are told."""
     regions = SystemRegions()
-    handlers: list[object] = [SharedMemoryHandler(host, regions), SettingsHandler(host), _Missing()]
+    handlers: list[object] = [
+        InferenceHandler(host, regions), ServerHandler(host, server_name), SharedMemoryHandler(host, regions),
+        SettingsHandler(host), _Missing(),
+    ]  # fmt: skip
     return [Service(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"], handlers, translate)]
 
 
