@@ -55,14 +55,17 @@ class RequestChecks:
         return chosen
 
     def _choose_outputs(self, spec: SignatureSpec, wanted: Sequence[str]) -> list[int]:
-        """Positions in the signature's order, whatever the request's is."""
+        """Positions in the signature's order, whatever the request's is. All are none: what is wanted alike may share a
+        batch.
+        """
         if not wanted:
             return []
         names = [output.name for output in spec.outputs]
         for name in wanted:
             if name not in names:
                 raise invalid(f"unexpected inference output {quoted(name)} for model {quoted(self._model)}")
-        return [position for position, name in enumerate(names) if name in wanted]
+        positions = [position for position, name in enumerate(names) if name in wanted]
+        return positions if len(positions) < len(names) else []
 
     def _other_inputs(self, spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> ForeignError:
         known = {expected.name for expected in spec.inputs}
@@ -90,12 +93,9 @@ class RequestChecks:
                 f"inference input {quoted(expected.name)} data-type is '{datatype(tensor.dtype)}', but model "
                 f"{quoted(self._model)} expects '{datatype(expected.dtype)}'"
             )
-        if any(extent < 0 for extent in tensor.shape):
-            raise self._refused(
-                f"All input dimensions should be specified for input {quoted(expected.name)} for model "
-                f"{quoted(self._model)}, got {_dims(tensor.shape)}"
-            )
         if not expected.accepts_shape(tensor.shape):
+            if any(extent < 0 for extent in tensor.shape):
+                raise self._negative(expected.name, tensor)
             raise self._refused(
                 f"unexpected shape for input {quoted(expected.name)} for model {quoted(self._model)}. Expected "
                 f"{_dims(expected.shape or ())}, got {_dims(tensor.shape)}. "
@@ -124,7 +124,9 @@ class RequestChecks:
             ) from None
 
     def _malformed(self, name: str, tensor: RawTensor, error: ModelhostError) -> ForeignError:
-        """What is wrong with a tensor whose dtype and shape are right."""
+        """What is wrong with a tensor of the right dtype and of a shape that fits."""
+        if any(extent < 0 for extent in tensor.shape):
+            return self._negative(name, tensor)
         count, got = element_count(tensor.shape), len(tensor.data)  # type: ignore[arg-type]
         where = f"input {quoted(name)} for model {quoted(self._model)}"
         if tensor.dtype != STRING:
@@ -135,6 +137,12 @@ class RequestChecks:
         if got < count:
             return self._refused(f"expected {count} string elements for inference {where}, got {got}")
         return self._refused(f"unexpected number of string elements {got} for inference {where}, expecting {count}")
+
+    def _negative(self, name: str, tensor: RawTensor) -> ForeignError:
+        return self._refused(
+            f"All input dimensions should be specified for input {quoted(name)} for model {quoted(self._model)}, got "
+            f"{_dims(tensor.shape)}"
+        )
 
     def _refused(self, message: str) -> ForeignError:
         return refused(self._request_id, message)
