@@ -10,11 +10,15 @@ from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call, Service
 from .errors import translate
+from .regions import SystemRegions
+from .settings import SettingsHandler
+from .shared_memory import SharedMemoryHandler
 
 
 def open_inference_services(host: Host) -> list[Service]:
     """All of them."""
-    handlers: list[object] = [_Missing()]
+    regions = SystemRegions()
+    handlers: list[object] = [SharedMemoryHandler(host, regions), SettingsHandler(host), _Missing()]
     return [Service(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"], handlers, translate)]
 
 
