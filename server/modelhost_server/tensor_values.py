@@ -33,7 +33,7 @@ _FIELDS = {
 }
 
 
-def raw_tensor(value: pb.TensorValue) -> RawTensor:
+def raw_tensor(value: pb.TensorProto) -> RawTensor:
     """The tensor of a message, in whichever of its encodings it came.
 
     Raises:
@@ -75,7 +75,7 @@ def _filled(data: bytes, count: int, itemsize: int) -> bytes:
     return data + last * (count - len(data) // itemsize)
 
 
-def _strings(value: pb.TensorValue, count: int) -> list[bytes]:
+def _strings(value: pb.TensorProto, count: int) -> list[bytes]:
     if value.tensor_content:
         return _string_content(value.tensor_content, count)
     strings = list(value.string_val)

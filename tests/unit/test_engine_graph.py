@@ -40,15 +40,15 @@ def node(name: str, *inputs: str, op: str = "Identity", **attrs: typing.Any) -> 
             attr.s = value
         elif isinstance(value, str):
             attr.func.name = value
-        elif isinstance(value, pb.TensorShape):
+        elif isinstance(value, pb.TensorShapeProto):
             attr.shape.CopyFrom(value)
         else:
             attr.list.func.extend(pb.NameAttrList(name=name) for name in value)
     return definition
 
 
-def shaped(*sizes: int) -> pb.TensorShape:
-    return pb.TensorShape(dim=[pb.TensorShape.Dim(size=size) for size in sizes])
+def shaped(*sizes: int) -> pb.TensorShapeProto:
+    return pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in sizes])
 
 
 def variable(name: str, dtype: int = FLOAT, shape: Sequence[int] = (2, 3)) -> pb.NodeDef:
@@ -201,7 +201,7 @@ def test_signatures_inputs_and_outputs_come_in_alphabetical_order() -> None:
 
 
 def test_a_shape_of_unknown_rank_is_none() -> None:
-    info = pb.TensorInfo(name="x:0", dtype=FLOAT, tensor_shape=pb.TensorShape(unknown_rank=True))
+    info = pb.TensorInfo(name="x:0", dtype=FLOAT, tensor_shape=pb.TensorShapeProto(unknown_rank=True))
     (entry,) = signatures.read_entries(meta(s=signature({"x": info}, y=info)))
     assert entry.spec.inputs[0].shape is None
 
@@ -369,7 +369,7 @@ def test_a_variable_tells_its_name_type_and_size() -> None:
 
 
 def test_a_variable_of_unknown_shape_has_no_size() -> None:
-    unknown = node("v", op="VariableV2", dtype=100 + FLOAT, shape=pb.TensorShape(unknown_rank=True))
+    unknown = node("v", op="VariableV2", dtype=100 + FLOAT, shape=pb.TensorShapeProto(unknown_rank=True))
     spec = graphs.variable_spec(unknown)
     assert (spec.name, spec.dtype, spec.shape, spec.nbytes) == ("v", FLOAT, (-1,), 0)
     assert "shared_name" not in unknown.attr
@@ -600,8 +600,8 @@ def test_every_variable_is_given_a_value_that_is_fed() -> None:
 
 def test_constants_keep_their_values_and_what_is_unknown_of_them() -> None:
     # Field 5 is TensorProto.float_val, which our copy of the message does not know.
-    unknown = pb.TensorValue.FromString(bytes([0x08, FLOAT, 0x2A, 4]) + b"\0\0\x80\x3f")
-    values = [pb.TensorValue(dtype=INT64, tensor_content=bytes(8)), unknown]
+    unknown = pb.TensorProto.FromString(bytes([0x08, FLOAT, 0x2A, 4]) + b"\0\0\x80\x3f")
+    values = [pb.TensorProto(dtype=INT64, tensor_content=bytes(8)), unknown]
     nodes = {n.name: n for n in pb.GraphDef.FromString(build.constants_graph(values)).node}
     assert len(nodes) == 2
     for i, value in enumerate(values):

@@ -144,8 +144,8 @@ def test_unreadable_file(model: Path) -> None:
         read_warmup_requests(str(model))
 
 
-def value(dtype: int, shape: list[int], *fields: bytes) -> pb.TensorValue:
-    return pb.TensorValue.FromString(tensor(dtype, shape, *fields))
+def value(dtype: int, shape: list[int], *fields: bytes) -> pb.TensorProto:
+    return pb.TensorProto.FromString(tensor(dtype, shape, *fields))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_strings() -> None:
     [
         (value(21, []), "DataType 21"),
         (value(0, []), "DataType 0"),
-        (pb.TensorValue(dtype=1, tensor_shape=pb.TensorShape(unknown_rank=True)), "known extents"),
+        (pb.TensorProto(dtype=1, tensor_shape=pb.TensorShapeProto(unknown_rank=True)), "known extents"),
         (value(1, [2**64 - 1]), "known extents"),
         (value(1, [1 << 40]), "at most"),
         (value(1, [2], field(4, b"12345")), "expected 8 bytes for the shape, got 5"),
@@ -204,7 +204,7 @@ def test_strings() -> None:
         (value(7, [1], field(4, b"\x05abc")), "expected 5 bytes"),
     ],
 )
-def test_malformed_tensors(message: pb.TensorValue, words: str) -> None:
+def test_malformed_tensors(message: pb.TensorProto, words: str) -> None:
     with pytest.raises(ModelhostError) as caught:
         raw_tensor(message)
     assert caught.value.reason is Reason.INPUT_MALFORMED

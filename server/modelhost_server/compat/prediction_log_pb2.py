@@ -22,28 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from modelhost_server.compat import saved_model_pb2 as modelhost__server_dot_compat_dot_saved__model__pb2
+from modelhost_server.compat import serving_predict_pb2 as modelhost__server_dot_compat_dot_serving__predict__pb2
 
+from modelhost_server.compat.serving_predict_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,modelhost_server/compat/prediction_log.proto\x12#modelhost.compat.tensorflow_serving\x1a)modelhost_server/compat/saved_model.proto\"\xdc\x03\n\rPredictionLog\x12\x46\n\x0c\x63lassify_log\x18\x02 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.UnreadLogH\x00\x12\x45\n\x0bregress_log\x18\x03 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.UnreadLogH\x00\x12M\n\x13multi_inference_log\x18\x04 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.UnreadLogH\x00\x12I\n\x0fsession_run_log\x18\x05 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.UnreadLogH\x00\x12\x46\n\x0bpredict_log\x18\x06 \x01(\x0b\x32/.modelhost.compat.tensorflow_serving.PredictLogH\x00\x12N\n\x14predict_streamed_log\x18\x07 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.UnreadLogH\x00\x42\n\n\x08log_type\"\x0b\n\tUnreadLog\"R\n\nPredictLog\x12\x44\n\x07request\x18\x01 \x01(\x0b\x32\x33.modelhost.compat.tensorflow_serving.PredictRequest\"\xfe\x01\n\x0ePredictRequest\x12\x42\n\nmodel_spec\x18\x01 \x01(\x0b\x32..modelhost.compat.tensorflow_serving.ModelSpec\x12O\n\x06inputs\x18\x02 \x03(\x0b\x32?.modelhost.compat.tensorflow_serving.PredictRequest.InputsEntry\x1aW\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x37\n\x05value\x18\x02 \x01(\x0b\x32(.modelhost.compat.tensorflow.TensorValue:\x02\x38\x01\"#\n\tModelSpec\x12\x16\n\x0esignature_name\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,modelhost_server/compat/prediction_log.proto\x12#modelhost.compat.tensorflow.serving\x1a-modelhost_server/compat/serving_predict.proto\"\xdc\x03\n\rPredictionLog\x12\x46\n\x0c\x63lassify_log\x18\x02 \x01(\x0b\x32..modelhost.compat.tensorflow.serving.UnreadLogH\x00\x12\x45\n\x0bregress_log\x18\x03 \x01(\x0b\x32..modelhost.compat.tensorflow.serving.UnreadLogH\x00\x12M\n\x13multi_inference_log\x18\x04 \x01(\x0b\x32..modelhost.compat.tensorflow.serving.UnreadLogH\x00\x12I\n\x0fsession_run_log\x18\x05 \x01(\x0b\x32..modelhost.compat.tensorflow.serving.UnreadLogH\x00\x12\x46\n\x0bpredict_log\x18\x06 \x01(\x0b\x32/.modelhost.compat.tensorflow.serving.PredictLogH\x00\x12N\n\x14predict_streamed_log\x18\x07 \x01(\x0b\x32..modelhost.compat.tensorflow.serving.UnreadLogH\x00\x42\n\n\x08log_type\"\x0b\n\tUnreadLog\"R\n\nPredictLog\x12\x44\n\x07request\x18\x01 \x01(\x0b\x32\x33.modelhost.compat.tensorflow.serving.PredictRequestP\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost_server.compat.prediction_log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._loaded_options = None
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_PREDICTIONLOG']._serialized_start=129
-  _globals['_PREDICTIONLOG']._serialized_end=605
-  _globals['_UNREADLOG']._serialized_start=607
-  _globals['_UNREADLOG']._serialized_end=618
-  _globals['_PREDICTLOG']._serialized_start=620
-  _globals['_PREDICTLOG']._serialized_end=702
-  _globals['_PREDICTREQUEST']._serialized_start=705
-  _globals['_PREDICTREQUEST']._serialized_end=959
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=872
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=959
-  _globals['_MODELSPEC']._serialized_start=961
-  _globals['_MODELSPEC']._serialized_end=996
+  _globals['_PREDICTIONLOG']._serialized_start=133
+  _globals['_PREDICTIONLOG']._serialized_end=609
+  _globals['_UNREADLOG']._serialized_start=611
+  _globals['_UNREADLOG']._serialized_end=622
+  _globals['_PREDICTLOG']._serialized_start=624
+  _globals['_PREDICTLOG']._serialized_end=706
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,42 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import modelhost_server.compat.signature_pb2
+import modelhost_server.compat.tensor_pb2
 import typing
+from modelhost_server.compat.signature_pb2 import (
+    SignatureDef as SignatureDef,
+    TensorInfo as TensorInfo,
+)
+from modelhost_server.compat.tensor_pb2 import (
+    DT_BFLOAT16 as DT_BFLOAT16,
+    DT_BOOL as DT_BOOL,
+    DT_COMPLEX128 as DT_COMPLEX128,
+    DT_COMPLEX64 as DT_COMPLEX64,
+    DT_DOUBLE as DT_DOUBLE,
+    DT_FLOAT as DT_FLOAT,
+    DT_HALF as DT_HALF,
+    DT_INT16 as DT_INT16,
+    DT_INT32 as DT_INT32,
+    DT_INT64 as DT_INT64,
+    DT_INT8 as DT_INT8,
+    DT_INVALID as DT_INVALID,
+    DT_QINT16 as DT_QINT16,
+    DT_QINT32 as DT_QINT32,
+    DT_QINT8 as DT_QINT8,
+    DT_QUINT16 as DT_QUINT16,
+    DT_QUINT8 as DT_QUINT8,
+    DT_RESOURCE as DT_RESOURCE,
+    DT_STRING as DT_STRING,
+    DT_UINT16 as DT_UINT16,
+    DT_UINT32 as DT_UINT32,
+    DT_UINT64 as DT_UINT64,
+    DT_UINT8 as DT_UINT8,
+    DT_VARIANT as DT_VARIANT,
+    DataType as DataType,
+    TensorProto as TensorProto,
+    TensorShapeProto as TensorShapeProto,
+)
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -82,12 +117,12 @@ class MetaGraphDef(google.protobuf.message.Message):
         VALUE_FIELD_NUMBER: builtins.int
         key: builtins.str
         @property
-        def value(self) -> global___SignatureDef: ...
+        def value(self) -> modelhost_server.compat.signature_pb2.SignatureDef: ...
         def __init__(
             self,
             *,
             key: builtins.str = ...,
-            value: global___SignatureDef | None = ...,
+            value: modelhost_server.compat.signature_pb2.SignatureDef | None = ...,
         ) -> None: ...
         def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
@@ -108,7 +143,7 @@ class MetaGraphDef(google.protobuf.message.Message):
     @property
     def collection_def(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___CollectionDef]: ...
     @property
-    def signature_def(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___SignatureDef]: ...
+    def signature_def(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelhost_server.compat.signature_pb2.SignatureDef]: ...
     @property
     def asset_file_def(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AssetFileDef]: ...
     @property
@@ -120,7 +155,7 @@ class MetaGraphDef(google.protobuf.message.Message):
         graph_def: global___GraphDef | None = ...,
         saver_def: global___SaverDef | None = ...,
         collection_def: collections.abc.Mapping[builtins.str, global___CollectionDef] | None = ...,
-        signature_def: collections.abc.Mapping[builtins.str, global___SignatureDef] | None = ...,
+        signature_def: collections.abc.Mapping[builtins.str, modelhost_server.compat.signature_pb2.SignatureDef] | None = ...,
         asset_file_def: collections.abc.Iterable[global___AssetFileDef] | None = ...,
         object_graph_def: global___SavedObjectGraph | None = ...,
     ) -> None: ...
@@ -216,152 +251,6 @@ class CollectionDef(google.protobuf.message.Message):
 global___CollectionDef = CollectionDef
 
 @typing.final
-class TensorInfo(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class CooSparse(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        VALUES_TENSOR_NAME_FIELD_NUMBER: builtins.int
-        INDICES_TENSOR_NAME_FIELD_NUMBER: builtins.int
-        DENSE_SHAPE_TENSOR_NAME_FIELD_NUMBER: builtins.int
-        values_tensor_name: builtins.str
-        indices_tensor_name: builtins.str
-        dense_shape_tensor_name: builtins.str
-        def __init__(
-            self,
-            *,
-            values_tensor_name: builtins.str = ...,
-            indices_tensor_name: builtins.str = ...,
-            dense_shape_tensor_name: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["dense_shape_tensor_name", b"dense_shape_tensor_name", "indices_tensor_name", b"indices_tensor_name", "values_tensor_name", b"values_tensor_name"]) -> None: ...
-
-    @typing.final
-    class CompositeTensor(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        COMPONENTS_FIELD_NUMBER: builtins.int
-        @property
-        def components(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TensorInfo]: ...
-        def __init__(
-            self,
-            *,
-            components: collections.abc.Iterable[global___TensorInfo] | None = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["components", b"components"]) -> None: ...
-
-    NAME_FIELD_NUMBER: builtins.int
-    COO_SPARSE_FIELD_NUMBER: builtins.int
-    COMPOSITE_TENSOR_FIELD_NUMBER: builtins.int
-    DTYPE_FIELD_NUMBER: builtins.int
-    TENSOR_SHAPE_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    dtype: builtins.int
-    @property
-    def coo_sparse(self) -> global___TensorInfo.CooSparse: ...
-    @property
-    def composite_tensor(self) -> global___TensorInfo.CompositeTensor: ...
-    @property
-    def tensor_shape(self) -> global___TensorShape: ...
-    def __init__(
-        self,
-        *,
-        name: builtins.str = ...,
-        coo_sparse: global___TensorInfo.CooSparse | None = ...,
-        composite_tensor: global___TensorInfo.CompositeTensor | None = ...,
-        dtype: builtins.int = ...,
-        tensor_shape: global___TensorShape | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["composite_tensor", b"composite_tensor", "coo_sparse", b"coo_sparse", "encoding", b"encoding", "name", b"name", "tensor_shape", b"tensor_shape"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["composite_tensor", b"composite_tensor", "coo_sparse", b"coo_sparse", "dtype", b"dtype", "encoding", b"encoding", "name", b"name", "tensor_shape", b"tensor_shape"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["encoding", b"encoding"]) -> typing.Literal["name", "coo_sparse", "composite_tensor"] | None: ...
-
-global___TensorInfo = TensorInfo
-
-@typing.final
-class SignatureDef(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class InputsEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        @property
-        def value(self) -> global___TensorInfo: ...
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: global___TensorInfo | None = ...,
-        ) -> None: ...
-        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
-    @typing.final
-    class OutputsEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        @property
-        def value(self) -> global___TensorInfo: ...
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: global___TensorInfo | None = ...,
-        ) -> None: ...
-        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
-    @typing.final
-    class DefaultsEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        @property
-        def value(self) -> global___TensorValue: ...
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: global___TensorValue | None = ...,
-        ) -> None: ...
-        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
-    INPUTS_FIELD_NUMBER: builtins.int
-    OUTPUTS_FIELD_NUMBER: builtins.int
-    METHOD_NAME_FIELD_NUMBER: builtins.int
-    DEFAULTS_FIELD_NUMBER: builtins.int
-    method_name: builtins.str
-    @property
-    def inputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___TensorInfo]: ...
-    @property
-    def outputs(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___TensorInfo]: ...
-    @property
-    def defaults(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___TensorValue]: ...
-    def __init__(
-        self,
-        *,
-        inputs: collections.abc.Mapping[builtins.str, global___TensorInfo] | None = ...,
-        outputs: collections.abc.Mapping[builtins.str, global___TensorInfo] | None = ...,
-        method_name: builtins.str = ...,
-        defaults: collections.abc.Mapping[builtins.str, global___TensorValue] | None = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["defaults", b"defaults", "inputs", b"inputs", "method_name", b"method_name", "outputs", b"outputs"]) -> None: ...
-
-global___SignatureDef = SignatureDef
-
-@typing.final
 class AssetFileDef(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -369,121 +258,17 @@ class AssetFileDef(google.protobuf.message.Message):
     FILENAME_FIELD_NUMBER: builtins.int
     filename: builtins.str
     @property
-    def tensor_info(self) -> global___TensorInfo: ...
+    def tensor_info(self) -> modelhost_server.compat.signature_pb2.TensorInfo: ...
     def __init__(
         self,
         *,
-        tensor_info: global___TensorInfo | None = ...,
+        tensor_info: modelhost_server.compat.signature_pb2.TensorInfo | None = ...,
         filename: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["tensor_info", b"tensor_info"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["filename", b"filename", "tensor_info", b"tensor_info"]) -> None: ...
 
 global___AssetFileDef = AssetFileDef
-
-@typing.final
-class TensorShape(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class Dim(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        SIZE_FIELD_NUMBER: builtins.int
-        NAME_FIELD_NUMBER: builtins.int
-        size: builtins.int
-        name: builtins.str
-        def __init__(
-            self,
-            *,
-            size: builtins.int = ...,
-            name: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["name", b"name", "size", b"size"]) -> None: ...
-
-    DIM_FIELD_NUMBER: builtins.int
-    UNKNOWN_RANK_FIELD_NUMBER: builtins.int
-    unknown_rank: builtins.bool
-    @property
-    def dim(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TensorShape.Dim]: ...
-    def __init__(
-        self,
-        *,
-        dim: collections.abc.Iterable[global___TensorShape.Dim] | None = ...,
-        unknown_rank: builtins.bool = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dim", b"dim", "unknown_rank", b"unknown_rank"]) -> None: ...
-
-global___TensorShape = TensorShape
-
-@typing.final
-class TensorValue(google.protobuf.message.Message):
-    """TensorProto."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DTYPE_FIELD_NUMBER: builtins.int
-    TENSOR_SHAPE_FIELD_NUMBER: builtins.int
-    TENSOR_CONTENT_FIELD_NUMBER: builtins.int
-    FLOAT_VAL_FIELD_NUMBER: builtins.int
-    DOUBLE_VAL_FIELD_NUMBER: builtins.int
-    INT_VAL_FIELD_NUMBER: builtins.int
-    STRING_VAL_FIELD_NUMBER: builtins.int
-    SCOMPLEX_VAL_FIELD_NUMBER: builtins.int
-    INT64_VAL_FIELD_NUMBER: builtins.int
-    BOOL_VAL_FIELD_NUMBER: builtins.int
-    DCOMPLEX_VAL_FIELD_NUMBER: builtins.int
-    HALF_VAL_FIELD_NUMBER: builtins.int
-    UINT32_VAL_FIELD_NUMBER: builtins.int
-    UINT64_VAL_FIELD_NUMBER: builtins.int
-    dtype: builtins.int
-    tensor_content: builtins.bytes
-    @property
-    def tensor_shape(self) -> global___TensorShape: ...
-    @property
-    def float_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def double_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def int_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def string_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
-    @property
-    def scomplex_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def int64_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def bool_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]: ...
-    @property
-    def dcomplex_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
-    @property
-    def half_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def uint32_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    @property
-    def uint64_val(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
-    def __init__(
-        self,
-        *,
-        dtype: builtins.int = ...,
-        tensor_shape: global___TensorShape | None = ...,
-        tensor_content: builtins.bytes = ...,
-        float_val: collections.abc.Iterable[builtins.float] | None = ...,
-        double_val: collections.abc.Iterable[builtins.float] | None = ...,
-        int_val: collections.abc.Iterable[builtins.int] | None = ...,
-        string_val: collections.abc.Iterable[builtins.bytes] | None = ...,
-        scomplex_val: collections.abc.Iterable[builtins.float] | None = ...,
-        int64_val: collections.abc.Iterable[builtins.int] | None = ...,
-        bool_val: collections.abc.Iterable[builtins.bool] | None = ...,
-        dcomplex_val: collections.abc.Iterable[builtins.float] | None = ...,
-        half_val: collections.abc.Iterable[builtins.int] | None = ...,
-        uint32_val: collections.abc.Iterable[builtins.int] | None = ...,
-        uint64_val: collections.abc.Iterable[builtins.int] | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["tensor_shape", b"tensor_shape"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bool_val", b"bool_val", "dcomplex_val", b"dcomplex_val", "double_val", b"double_val", "dtype", b"dtype", "float_val", b"float_val", "half_val", b"half_val", "int64_val", b"int64_val", "int_val", b"int_val", "scomplex_val", b"scomplex_val", "string_val", b"string_val", "tensor_content", b"tensor_content", "tensor_shape", b"tensor_shape", "uint32_val", b"uint32_val", "uint64_val", b"uint64_val"]) -> None: ...
-
-global___TensorValue = TensorValue
 
 @typing.final
 class AttrValue(google.protobuf.message.Message):
@@ -512,9 +297,9 @@ class AttrValue(google.protobuf.message.Message):
         @property
         def type(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
         @property
-        def shape(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TensorShape]: ...
+        def shape(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelhost_server.compat.tensor_pb2.TensorShapeProto]: ...
         @property
-        def tensor(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TensorValue]: ...
+        def tensor(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelhost_server.compat.tensor_pb2.TensorProto]: ...
         @property
         def func(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NameAttrList]: ...
         def __init__(
@@ -525,8 +310,8 @@ class AttrValue(google.protobuf.message.Message):
             f: collections.abc.Iterable[builtins.float] | None = ...,
             b: collections.abc.Iterable[builtins.bool] | None = ...,
             type: collections.abc.Iterable[builtins.int] | None = ...,
-            shape: collections.abc.Iterable[global___TensorShape] | None = ...,
-            tensor: collections.abc.Iterable[global___TensorValue] | None = ...,
+            shape: collections.abc.Iterable[modelhost_server.compat.tensor_pb2.TensorShapeProto] | None = ...,
+            tensor: collections.abc.Iterable[modelhost_server.compat.tensor_pb2.TensorProto] | None = ...,
             func: collections.abc.Iterable[global___NameAttrList] | None = ...,
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["b", b"b", "f", b"f", "func", b"func", "i", b"i", "s", b"s", "shape", b"shape", "tensor", b"tensor", "type", b"type"]) -> None: ...
@@ -550,9 +335,9 @@ class AttrValue(google.protobuf.message.Message):
     @property
     def list(self) -> global___AttrValue.ListValue: ...
     @property
-    def shape(self) -> global___TensorShape: ...
+    def shape(self) -> modelhost_server.compat.tensor_pb2.TensorShapeProto: ...
     @property
-    def tensor(self) -> global___TensorValue: ...
+    def tensor(self) -> modelhost_server.compat.tensor_pb2.TensorProto: ...
     @property
     def func(self) -> global___NameAttrList: ...
     def __init__(
@@ -564,8 +349,8 @@ class AttrValue(google.protobuf.message.Message):
         f: builtins.float = ...,
         b: builtins.bool = ...,
         type: builtins.int = ...,
-        shape: global___TensorShape | None = ...,
-        tensor: global___TensorValue | None = ...,
+        shape: modelhost_server.compat.tensor_pb2.TensorShapeProto | None = ...,
+        tensor: modelhost_server.compat.tensor_pb2.TensorProto | None = ...,
         placeholder: builtins.str = ...,
         func: global___NameAttrList | None = ...,
     ) -> None: ...
@@ -1002,12 +787,12 @@ class SavedObject(google.protobuf.message.Message):
         dtype: builtins.int
         name: builtins.str
         @property
-        def shape(self) -> global___TensorShape: ...
+        def shape(self) -> modelhost_server.compat.tensor_pb2.TensorShapeProto: ...
         def __init__(
             self,
             *,
             dtype: builtins.int = ...,
-            shape: global___TensorShape | None = ...,
+            shape: modelhost_server.compat.tensor_pb2.TensorShapeProto | None = ...,
             name: builtins.str = ...,
         ) -> None: ...
         def HasField(self, field_name: typing.Literal["shape", b"shape"]) -> builtins.bool: ...

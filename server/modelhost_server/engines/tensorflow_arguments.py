@@ -145,6 +145,6 @@ def _make_gather(node: pb.NodeDef) -> pb.NodeDef:
     node.attr["batch_dims"].i = batch_dims
     axis = pb.NodeDef(name=f"{node.name}/axis", op="Const", device=node.device)
     axis.attr["dtype"].type = _INT32
-    axis.attr["value"].tensor.dtype = _INT32
+    axis.attr["value"].tensor.dtype = pb.DT_INT32
     axis.attr["value"].tensor.int_val.append(batch_dims)
     return axis

@@ -14,7 +14,7 @@ KEY = "modelhost/checkpoint_key"
 _CONSTANT = "modelhost/constant"
 
 
-def _const(name: str, value: pb.TensorValue) -> pb.NodeDef:
+def _const(name: str, value: pb.TensorProto) -> pb.NodeDef:
     node = pb.NodeDef(name=name, op="Const")
     node.attr["dtype"].type = value.dtype
     node.attr["value"].tensor.CopyFrom(value)
@@ -37,8 +37,8 @@ def checkpoint_graph() -> bytes:
     """A graph that reads the value fed as `KEY` (one, as a vector) from the checkpoint fed as `PREFIX`."""
     graph = pb.GraphDef(node=[_placeholder(PREFIX, STRING), _placeholder(KEY, STRING)])
     # A value is read whole, not in slices.
-    one = pb.TensorShape(dim=[pb.TensorShape.Dim(size=1)])
-    slices = _const("modelhost/slices", pb.TensorValue(dtype=STRING, tensor_shape=one, string_val=[b""]))
+    one = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=1)])
+    slices = _const("modelhost/slices", pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=one, string_val=[b""]))
     graph.node.append(slices)
     for dtype in ITEMSIZE:
         read = pb.NodeDef(name=read_operation(dtype), op="RestoreV2", input=[PREFIX, KEY, slices.name])
@@ -62,7 +62,7 @@ def constant(index: int) -> str:
     return f"{_CONSTANT}/{index}:0"
 
 
-def constants_graph(values: Sequence[pb.TensorValue]) -> bytes:
+def constants_graph(values: Sequence[pb.TensorProto]) -> bytes:
     """A graph of constants."""
     nodes = [_const(constant(i).removesuffix(":0"), value) for i, value in enumerate(values)]
     return pb.GraphDef(node=nodes).SerializeToString()

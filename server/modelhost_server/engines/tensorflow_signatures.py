@@ -25,7 +25,7 @@ class Endpoint:
 
     spec: TensorSpec
     tensor: str
-    default: pb.TensorValue | None = None
+    default: pb.TensorProto | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def read_meta_graph(path: str, tags: Sequence[str]) -> pb.MetaGraphDef:
     )
 
 
-def shape_of(shape: pb.TensorShape) -> tuple[int, ...] | None:
+def shape_of(shape: pb.TensorShapeProto) -> tuple[int, ...] | None:
     """A shape as specs have it: None for an unknown rank, -1 for an open extent."""
     return None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
 
@@ -121,7 +121,7 @@ def read_entries(meta_graph: pb.MetaGraphDef) -> list[Entry]:
 
 
 def _endpoint(
-    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorValue], optional_nodes: Iterable[str]
+    name: str, info: pb.TensorInfo, defaults: Mapping[str, pb.TensorProto], optional_nodes: Iterable[str]
 ) -> Endpoint:
     kind = info.WhichOneof("encoding")
     if kind != "name":

@@ -71,18 +71,19 @@ def next_to_serve(model: Model) -> Version:
 def not_available(version: Version) -> ModelhostError:
     """Why a version does not answer predictions."""
     resource = version_resource(version.scope, version.model, version.number)
+
+    def error(reason: Reason, message: str, retry_after: float | None = None) -> ModelhostError:
+        return ModelhostError(
+            reason, f"{resource} {message}", retry_after=retry_after, resource=resource, phase=version.phase.name
+        )
+
     match version.phase:
         case Phase.FAILED:
-            why = version.error.message if version.error else "unknown"
-            return ModelhostError(Reason.VERSION_FAILED, f"{resource} is FAILED: {why}", resource=resource)
+            return error(Reason.VERSION_FAILED, f"is FAILED: {version.error.message if version.error else 'unknown'}")
         case Phase.RECOVERING:
             why = version.error.message if version.error else "its worker died; it is being loaded again"
-            return ModelhostError(
-                Reason.VERSION_LOADING, f"{resource} is not available: {why}", resource=resource, retry_after=1.0
-            )
+            return error(Reason.VERSION_LOADING, f"is not available: {why}", 1.0)
         case Phase.WAITING | Phase.LOADING:
-            return ModelhostError(
-                Reason.VERSION_LOADING, f"{resource} is still loading", resource=resource, retry_after=1.0
-            )
+            return error(Reason.VERSION_LOADING, "is still loading", 1.0)
         case _:
-            return ModelhostError(Reason.VERSION_UNLOADING, f"{resource} is being unloaded", resource=resource)
+            return error(Reason.VERSION_UNLOADING, "is being unloaded")
