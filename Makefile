@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test conformance test-unit test-slow check format generate bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
-.PHONY: bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
+.PHONY: bench-foreign bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,11 +63,14 @@ bench: $(STAMP)  ## modelhost beside the servers that people use: half an hour.
 bench-quick: $(STAMP)  ## The same, rough, in under ten minutes.
 	$(BIN)/python -m benchmarks.bench --quick
 
-bench-all: bench bench-cpu bench-batching bench-large bench-limit  ## Run all benchmarks.
+bench-all: bench bench-cpu bench-foreign bench-batching bench-large bench-limit  ## Run all benchmarks.
 bench-all: bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine
 
 bench-cpu: $(STAMP)  ## Processor time that a call costs modelhost, in its modes.
 	$(BIN)/python -m benchmarks.cpu
+
+bench-foreign: $(STAMP)  ## Throughput of other projects' protocols beside our own.
+	$(BIN)/python -m benchmarks.foreign
 
 bench-batching: $(STAMP)  ## What batching gains.
 	$(BIN)/python -m benchmarks.batching
