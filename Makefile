@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test conformance test-unit test-slow check format generate bench clean
+.PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow check format generate bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
-.PHONY: bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
+.PHONY: bench-foreign bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
 help:  ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,9 @@ test: $(STAMP)  ## Run all tests but the slow ones, then other projects' clients
 
 conformance: $(STAMP)  ## Run other projects' own clients against the server, each in an environment of its own.
 	$(BIN)/python -m tests.conformance
+
+conformance-examples: $(STAMP)  ## Run Triton's own example programs: EXAMPLES=src/python/examples of its client.
+	$(BIN)/python -m tests.conformance.examples $(EXAMPLES)
 
 test-unit: $(STAMP)  ## Run the tests that need no server: seconds.
 	$(BIN)/pytest tests/unit
@@ -63,11 +66,14 @@ bench: $(STAMP)  ## modelhost beside the servers that people use: half an hour.
 bench-quick: $(STAMP)  ## The same, rough, in under ten minutes.
 	$(BIN)/python -m benchmarks.bench --quick
 
-bench-all: bench bench-cpu bench-batching bench-large bench-limit  ## Run all benchmarks.
+bench-all: bench bench-cpu bench-foreign bench-batching bench-large bench-limit  ## Run all benchmarks.
 bench-all: bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine
 
 bench-cpu: $(STAMP)  ## Processor time that a call costs modelhost, in its modes.
 	$(BIN)/python -m benchmarks.cpu
+
+bench-foreign: $(STAMP)  ## Throughput of other projects' protocols beside our own.
+	$(BIN)/python -m benchmarks.foreign
 
 bench-batching: $(STAMP)  ## What batching gains.
 	$(BIN)/python -m benchmarks.batching

@@ -51,6 +51,17 @@ def triton(directory: Path) -> None:
         save(directory / f"identity_{dtype.name}", identity, Spec(None, dtype, "INPUT0"))
 
 
+def pictures(directory: Path) -> None:
+    """A classifier of pictures: which of ten colours is most like the average one."""
+    colours = tf.constant([[i % 2, i // 2 % 2, i / 10] for i in range(10)], tf.float32)
+
+    def classify(input: Any) -> Mapping[str, Any]:  # noqa: A002
+        likeness = tf.matmul(tf.reduce_mean(input, [1, 2]), colours, transpose_b=True)
+        return {"InceptionV3/Predictions/Softmax": tf.nn.softmax(likeness)}
+
+    save(directory, classify, Spec([None, 299, 299, 3], tf.float32, "input"))
+
+
 def example_parsers(directory: Path) -> None:
     """A classifier and a regressor that parse tf.Example, as an Estimator exports them, in the TensorFlow 1 way."""
     v1 = tf.compat.v1
@@ -110,6 +121,7 @@ def half_plus(directory: Path, b: float) -> None:
 def main(directory: Path) -> None:
     """Builds all."""
     triton(directory)
+    pictures(directory / "densenet_onnx")
     example_parsers(directory / "examples")
     # A base path as TensorFlow Serving wants it: a directory a version.
     half_plus(directory / "half_plus_two" / "1", 2.0)
