@@ -98,7 +98,7 @@ def test_protobuf_reads_what_is_written(version, tensors, number):
     _check(message, version, tensors)
     failed = b"\x0a\x02no"
     answers = [wire.answer(number, response), wire.answer(7, None, failed), wire.answer(8, response)]
-    stream = pb.PredictStreamResponse.FromString(wire.write_answers(parts for parts, _ in answers))
+    stream = pb.PredictStreamResponse.FromString(wire.write_answers(answers))
     assert [item.id for item in stream.responses] == [number, 7, 8]
     assert stream.responses[1].error.SerializeToString() == failed
     for item in (stream.responses[0], stream.responses[2]):
@@ -129,7 +129,7 @@ def test_an_output_in_shared_memory_is_a_reference():
 def test_memory_is_leased_until_the_answer_is_written():
     memory, ended = bytearray(b"right"), []
     output = RawTensor(4, (5,), LeasedBytes(memoryview(memory), Lease(lambda: ended.append(True))))
-    answer, _ = wire.answer(1, wire.Response(1, {"y": output}, {}))
+    answer = wire.answer(1, wire.Response(1, {"y": output}, {}))
     del output
     assert not ended
     message = pb.PredictStreamResponse.FromString(wire.write_answers([answer]))
