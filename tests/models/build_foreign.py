@@ -93,6 +93,14 @@ def example_parsers(directory: Path) -> None:
                 "classify_scores_only": signature.build_signature_def(
                     {"inputs": info(serialized)}, {"scores": info(scores)}, "tensorflow/serving/classify"
                 ),
+                # What is not as clients expect it.
+                "classify_flat": signature.build_signature_def(
+                    {"inputs": info(serialized)}, {"scores": info(scores[:, 0])}, "tensorflow/serving/classify"
+                ),
+                "regress_pairs": signature.regression_signature_def(serialized, scores),
+                "regress_floats": signature.build_signature_def(
+                    {"inputs": info(x)}, {"outputs": info(y)}, "tensorflow/serving/regress"
+                ),
                 "classify_classes_only": signature.build_signature_def(
                     {"inputs": info(serialized)}, {"classes": info(classes)}, "tensorflow/serving/classify"
                 ),
