@@ -108,7 +108,7 @@ class Server:
             *tensorflow_serving_services(
                 host, self._followers, self._config.allow_version_labels_for_unavailable_models
             ),
-            *open_inference_services(host),
+            *open_inference_services(host, self._config.server_name),
         ]
         health = HealthService(self._host, [service.name for service in services])
         services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))

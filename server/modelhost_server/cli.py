@@ -30,6 +30,10 @@ def serve(
             show_default="127.0.0.1:8500",
         ),
     ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option(help="What Open Inference clients are told of the server's name.", show_default="modelhost"),
+    ] = None,
     transport: Annotated[
         str | None, typer.Option(help="What speaks gRPC: grpcio, or h2corn, which costs less.", show_default="grpcio")
     ] = None,

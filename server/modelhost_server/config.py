@@ -24,6 +24,7 @@ class ServerConfig(BaseSettings):
     listen: tuple[str, ...] = Field(
         ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
     )
+    server_name: str = Field("modelhost", description="what Open Inference clients are told of the server's name")
     transport: TransportName = Field("grpcio", description="what speaks HTTP/2 and gRPC")
     server_processes: int = Field(1, ge=1, le=64, description="processes that speak gRPC, on the same ports")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain of the TCP listeners")

@@ -197,6 +197,12 @@ class SignatureSpec:
     outputs: tuple[TensorSpec, ...]
     method_name: str = ""
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether it takes and gives examples by the batch: the first extent of every input and output is open."""
+        tensors = (*self.inputs, *self.outputs)
+        return bool(self.inputs) and all(tensor.shape is not None and tensor.shape[:1] == (-1,) for tensor in tensors)
+
     def accepts_shapes(self, inputs: Sequence[tuple[int, RawTensor]]) -> bool:
         """Whether inputs, by position, are of the shapes that the signature promises to take."""
         return all(self.inputs[position].accepts_shape(tensor.shape) for position, tensor in inputs)

@@ -41,10 +41,12 @@ class _Run:
     spec: SignatureSpec
     wanted: list[int]
     run: ManyRun
+    examples: int
 
     def finish(self, answer: Answer, queue_ns: int, run_ns: int) -> Outcome:
         self.version.release()
-        self.version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns)
+        self.version.statistics.run_count += 1
+        self.version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns, self.examples)
         if isinstance(answer, ModelhostError):
             return answer
         return Prediction(self.version.number, named_outputs(self.spec, self.wanted, answer))
@@ -191,7 +193,8 @@ async def predict_many(
             continue
         version.statistics.last_used = time.time()
         places = [(i, names.index(spec.inputs[i].name)) for i, _ in chosen]
-        targets[place] = _Run(version, spec, wanted, ManyRun(version.key, position, wanted, places))
+        examples = chosen[0][1].shape[0] if chosen and spec.is_batched else 1
+        targets[place] = _Run(version, spec, wanted, ManyRun(version.key, position, wanted, places), examples)
     lanes = max(1, min(keeper.scheduler.max_in_flight, len(targets)))
     # Every lane its share, in turn, so that models of different cost mix.
     shares = [

@@ -8,6 +8,7 @@ lock that it held on its file.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import re
@@ -20,24 +21,46 @@ from ..store.names import check_name
 from ..store.pages import page
 from ..tensors import FileRange
 
-_DIRECTORY = Path("/dev/shm")
-_FILE_NAME = re.compile(r"modelhost-[A-Za-z0-9._-]{1,200}", re.ASCII)
-_LIMIT = 256
+DIRECTORY = Path("/dev/shm")
+# Files of our own clients.
+PREFIX = "modelhost-"
+_FILE_NAME = re.compile(rf"{PREFIX}[A-Za-z0-9._-]{{1,200}}", re.ASCII)
+LIMIT = 256
 _LOOK_SECONDS = 10.0
 
 
 class Region:
-    """A registered region. Its file is closed when neither the registry nor a range has it any more."""
+    """A part of a caller's file. The file is closed when neither a registry nor a range has the region any more.
 
-    def __init__(self, name: str, fd: int, byte_size: int) -> None:
+    Args:
+        name: that callers gave it.
+        path: of the file.
+        byte_size: of the region.
+        start: where in the file it begins.
+
+    Raises:
+        OSError: there is no such file, it is a link or no regular file, or it may not be written.
+    """
+
+    def __init__(self, name: str, path: Path, byte_size: int, start: int = 0) -> None:
         self.name = name
-        self.fd = fd
         self.byte_size = byte_size
-        weakref.finalize(self, os.close, fd)
+        self.start = start
+        # Not to wait, should it be a pipe.
+        self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, self.fd)
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        self.file_size = status.st_size
 
     def is_held(self) -> bool:
         """Whether its caller still has the lock on it."""
         return _is_locked(self.fd)
+
+    def range(self, offset: int, byte_size: int) -> FileRange:
+        """A range that is within the region."""
+        return _OpenRange(self, offset, byte_size)
 
 
 class _OpenRange(FileRange):
@@ -46,14 +69,14 @@ class _OpenRange(FileRange):
     __slots__ = ("_region",)
 
     def __init__(self, region: Region, offset: int, size: int) -> None:
-        super().__init__(region.fd, offset, size)
+        super().__init__(region.fd, region.start + offset, size)
         self._region = region
 
 
 class Regions:
     """The regions that callers have registered."""
 
-    def __init__(self, enabled: bool, directory: Path = _DIRECTORY, limit: int = _LIMIT) -> None:
+    def __init__(self, enabled: bool, directory: Path = DIRECTORY, limit: int = LIMIT) -> None:
         self._enabled = enabled
         self._directory = directory
         self._limit = limit
@@ -65,7 +88,7 @@ class Regions:
         Raises:
             ModelhostError: UNSUPPORTED, INVALID_NAME, REGION_ALREADY_EXISTS, REGION_INVALID, REGION_LIMIT.
         """
-        self._check_enabled()
+        self.check_enabled()
         check_name("region", region)
         known = self._regions.get(region)
         if known is not None:
@@ -89,7 +112,7 @@ class Regions:
         Raises:
             ModelhostError: UNSUPPORTED, REGION_NOT_FOUND.
         """
-        self._check_enabled()
+        self.check_enabled()
         if self._regions.pop(region, None) is None and not allow_missing:
             raise _not_found(region)
 
@@ -99,7 +122,7 @@ class Regions:
         Raises:
             ModelhostError: UNSUPPORTED, INVALID_REQUEST, INVALID_PAGE_TOKEN.
         """
-        self._check_enabled()
+        self.check_enabled()
         keys, token = page([(name,) for name in sorted(self._regions)], page_size, page_token, "regions")
         return [self._regions[name] for (name,) in keys], token
 
@@ -109,7 +132,7 @@ class Regions:
         Raises:
             ModelhostError: UNSUPPORTED, REGION_NOT_FOUND, REGION_INVALID.
         """
-        self._check_enabled()
+        self.check_enabled()
         found = self._regions.get(region)
         if found is None:
             raise _not_found(region)
@@ -119,7 +142,7 @@ class Regions:
                 f"region {region!r} has {found.byte_size} bytes; got the range from {offset} of {byte_size} bytes",
                 region=region,
             )
-        return _OpenRange(found, offset, byte_size)
+        return found.range(offset, byte_size)
 
     def forget_abandoned(self) -> None:
         """Forgets the regions whose callers have gone."""
@@ -132,7 +155,8 @@ class Regions:
             await asyncio.sleep(_LOOK_SECONDS)
             self.forget_abandoned()
 
-    def _check_enabled(self) -> None:
+    def check_enabled(self) -> None:
+        """Raises ModelhostError, UNSUPPORTED, where callers share no memory with this server."""
         if not self._enabled:
             raise ModelhostError(
                 Reason.UNSUPPORTED,
@@ -146,17 +170,12 @@ class Regions:
                 "file_name", f"expected a name in {self._directory}, like 'modelhost-1a2b'; got {{}}", file_name
             )
         try:
-            # Not to wait, should it be a pipe.
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            fd = os.open(self._directory / file_name, flags)
+            opened = Region(region, self._directory / file_name, byte_size)
         except OSError as error:
             raise _invalid("file_name", f"cannot open {{}}: {error.strerror}", file_name) from error
-        opened = Region(region, fd, byte_size)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise _invalid("file_name", "expected a regular file; got {}", file_name)
-        if not 0 < byte_size <= status.st_size:
-            raise _invalid("byte_size", f"expected 1 to {status.st_size}, the size of {{}}; got {byte_size}", file_name)
+        size = opened.file_size
+        if not 0 < byte_size <= size:
+            raise _invalid("byte_size", f"expected 1 to {size}, the size of {{}}; got {byte_size}", file_name)
         if not opened.is_held():
             raise _invalid("file_name", "expected its caller to hold an exclusive flock on {}", file_name)
         return opened

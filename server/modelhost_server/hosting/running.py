@@ -59,7 +59,8 @@ class Running(Waiting):
         """Hands over what came of it."""
         version = self.runner.version
         if self.caller != _INTERNAL_CALLER:
-            version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns)
+            examples = self.inputs[0][1].shape[0] if self.inputs and self.runner.is_batched else 1
+            version.statistics.note(isinstance(answer, ModelhostError), queue_ns, run_ns, examples)
         if isinstance(answer, ModelhostError):
             self.refuse(answer)
             return
@@ -75,6 +76,7 @@ class SignatureRunner:
         self.key = version.key
         self.version = version
         self.spec = loaded.signatures[position]
+        self.is_batched = self.spec.is_batched
         options = version.options.batching
         self.batching = Batching(version.options, self.spec, loaded.is_pure)
         self.max_delay = options.max_delay if self.batching.state is not BatchingState.OFF else 0.0
@@ -231,6 +233,7 @@ class _Execution:
                 self._run_each_alone(None)
                 return
         if batch[0].caller != _INTERNAL_CALLER:
+            runner.version.statistics.run_count += 1
             runner.batching.note(len(batch), ns, len(batch) * _byte_count(batch[0].inputs))
         for running, given in zip(batch, answers, strict=True):
             if running.failed_batch is not None:

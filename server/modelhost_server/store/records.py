@@ -122,18 +122,24 @@ class Statistics:
 
     success_count: int = 0
     failure_count: int = 0
+    failure_ns: int = 0
     queue_ns: int = 0
     run_ns: int = 0
+    # In those that succeeded; and runs, each of one prediction or of a batch.
+    example_count: int = 0
+    run_count: int = 0
     last_used: float = 0.0
     load_ns: int = 0
     crash_count: int = 0
 
-    def note(self, failed: bool, queue_ns: int, run_ns: int) -> None:
-        """Notes a prediction that a caller asked for; only those that did not fail count in the times."""
+    def note(self, failed: bool, queue_ns: int, run_ns: int, examples: int) -> None:
+        """Notes a prediction that a caller asked for."""
         if failed:
             self.failure_count += 1
+            self.failure_ns += queue_ns + run_ns
             return
         self.success_count += 1
+        self.example_count += examples
         self.queue_ns += queue_ns
         self.run_ns += run_ns
 

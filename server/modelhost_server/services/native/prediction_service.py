@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from modelhost.v1.prediction_service_pb2 import (
     PredictManyRequest,
@@ -21,9 +20,10 @@ from ...hosting.host import Host
 from ...hosting.many import Outcome, Target
 from ...hosting.prediction import Begun, Prediction
 from ..call import Call, Codec
+from ..prediction_streaming import predict_stream
 from . import wire
 from .failures import error_message
-from .prediction_stream import PredictionStream
+from .prediction_stream import NativeExchange
 from .sharing import check_places, found_inputs, place_outputs
 from .tensors import fill_outputs, raw_inputs
 
@@ -72,21 +72,9 @@ class PredictionService:
         outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.caller)
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
-    async def predict_stream(
-        self, requests: AsyncIterator[PredictStreamRequest], call: Call
-    ) -> AsyncIterator[list[wire.Parts]]:
+    def predict_stream(self, requests: AsyncIterator[PredictStreamRequest], call: Call) -> AsyncIterator[Any]:
         """Runs many predictions over one stream; answers come as they are ready."""
-        stream = PredictionStream(self._begin, self._respond, call)
-        # A drain ends the reading; what has been read is answered.
-        stop_listening = self._host.on_drain(stream.end_reading)
-        try:
-            async for message in stream.answers(requests):
-                yield message
-        except asyncio.CancelledError:
-            self._host.check_accepting()
-            raise
-        finally:
-            stop_listening()
+        return predict_stream(self._host, NativeExchange(self._begin, self._respond), requests, call)
 
 
 def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:

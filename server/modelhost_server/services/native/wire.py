@@ -96,9 +96,9 @@ def write_response(response: Response) -> bytes:
     return join_parts(_response(response)[0])
 
 
-def write_answers(answers: Iterable[Parts]) -> bytes:
+def write_answers(answers: Iterable[tuple[Parts, int]]) -> bytes:
     """A PredictStreamResponse of answers that `answer` has made."""
-    return join_parts(part for parts in answers for part in parts)
+    return join_parts(part for parts, _ in answers for part in parts)
 
 
 def answer(number: int, response: Response | None, error: bytes = b"") -> tuple[Parts, int]:
