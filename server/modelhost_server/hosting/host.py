@@ -257,7 +257,7 @@ class Host:
     def _supersede(self, version: Version) -> list[Version]:
         superseded = self.store.superseded(version)
         for old in superseded:
-            self.store.begin_unload(UnloadRequest(old.scope, old.model, old.number))
+            self.store.retire(old)
         return superseded
 
     @staticmethod
@@ -278,6 +278,11 @@ class Host:
         if wait:
             await _joined(unloads)
         return versions
+
+    def discard(self, version: Version) -> None:
+        """Unloads a version that failed; also one that was to replace another, which callers do not see."""
+        self.store.retire(version)
+        self._start_unloads([version])
 
     def _start_unloads(self, versions: Sequence[Version]) -> list[asyncio.Task[None]]:
         """The tasks that unload these versions; started here, unless they are under way."""

@@ -192,6 +192,8 @@ class ScopeKeeper:
         async with admission.reserve(version, choice, len(workers), self._budgets):
             loaded = await self._placement.place_in_all(workers, version, choice)
         try:
+            if version.check_loaded is not None:
+                version.check_loaded(loaded)
             taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes)
             await admission.confirm(version, choice.engine, taken, len(workers), self._budgets)
         except ModelhostError:

@@ -34,6 +34,10 @@ class EventLog:
         """Adds the event of the next revision, and tells the listeners."""
         self._events.append(event)
         self.revision = event.revision
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """Tells the listeners of a change that is not for the log."""
         for listener in tuple(self._listeners):
             listener(event)
 

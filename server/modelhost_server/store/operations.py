@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..samples import Sample
-from .records import LoadOptions
+from .records import Loaded, LoadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,9 @@ class LoadRequest:
     """A load as asked for, and what its source was found to be.
 
     `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
-    number. What was found does not count when requests are compared.
+    number. With `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes on
+    when that fails. `check_loaded` raises ModelhostError when what was loaded is not what was asked for. What was found
+    does not count when requests are compared.
     """
 
     scope: str
@@ -23,6 +26,7 @@ class LoadRequest:
     options: LoadOptions
     labels: tuple[str, ...] = ()
     keep_older: bool = False
+    replaces: bool = False
     request_id: str = ""
     samples: tuple[Sample, ...] = field(default=(), compare=False)
     derived_from: int = 0
@@ -30,6 +34,7 @@ class LoadRequest:
     samples_file: str = field(default="", compare=False)
     path: str = field(default="", compare=False)
     found_version: int = field(default=0, compare=False)
+    check_loaded: Callable[[Loaded], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

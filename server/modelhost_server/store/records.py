@@ -197,6 +197,8 @@ class Version:
     keep_older: bool = False
     # Where the warm-up requests given with the load are.
     samples_file: str = ""
+    # Raises ModelhostError when what a worker has loaded is not what was asked for.
+    check_loaded: Callable[[Loaded], None] | None = None
     derived_from: int = 0
     derivation: str = ""
     # Of the content of `path`; "" until it is known.
@@ -242,9 +244,15 @@ class Model:
     scope: str
     name: str
     versions: dict[int, Version] = field(default_factory=dict)
+    # Beside them, under numbers that are taken: what is loaded to replace one, and what was replaced and still drains.
+    others: list[Version] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     # What predictions that name no version use: the highest AVAILABLE one.
     serving: Version | None = None
+
+    def others_of(self, number: int) -> list[Version]:
+        """The others of this number."""
+        return [other for other in self.others if other.number == number]
 
     def newest_first(self) -> Sequence[Version]:
         """The versions, highest number first."""
@@ -264,5 +272,5 @@ class Scope:
     deleting: bool = False
 
     def versions(self) -> list[Version]:
-        """All versions of all models."""
-        return [version for model in self.models.values() for version in model.versions.values()]
+        """All versions of all models, whoever may see them: all that workers may hold."""
+        return [version for model in self.models.values() for version in (*model.versions.values(), *model.others)]

@@ -78,6 +78,11 @@ class Store:
         """Every scope."""
         return list(self._scopes.values())
 
+    def all_versions(self) -> Sequence[Version]:
+        """Every version that callers see."""
+        models = [model for scope in self._scopes.values() for model in scope.models.values()]
+        return [version for model in models for version in model.versions.values()]
+
     def update_scope(self, name: str, config: ScopeConfig) -> Scope:
         """Changes a scope's configuration."""
         scope = self.scope(name)
@@ -136,7 +141,8 @@ class Store:
         model = scope.models.get(request.model)
         number = asked or self._next_number(scope, request.model)
         existing = model.versions.get(number) if model else None
-        if existing is not None and existing.phase is not Phase.FAILED:
+        is_taken = existing is not None and existing.phase is not Phase.FAILED
+        if existing is not None and is_taken and not request.replaces:
             self._check_same(existing, request)
             self.add_labels(existing, request.labels)
             self._loads.remember(request.request_id, request, existing)
@@ -145,11 +151,15 @@ class Store:
             model = scope.models[request.model] = Model(scope.name, request.model)
         version = Version(
             scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
-            request.labels, request.keep_older, request.samples_file, request.derived_from, request.derivation,
+            request.labels, request.keep_older, request.samples_file, request.check_loaded, request.derived_from,
+            request.derivation,
         )  # fmt: skip
-        model.versions[number] = version
+        if is_taken:
+            model.others.append(version)
+        else:
+            model.versions[number] = version
         self._loads.remember(request.request_id, request, version)
-        self._changed(version)
+        self._changed(version, is_seen=not is_taken)
         return version, True
 
     def add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
@@ -204,25 +214,32 @@ class Store:
         if remembered is not None:
             return remembered, False
         model = find_model(self.scope(request.scope), request.model)
+        versions: tuple[Version, ...]
         if request.all_versions:
-            versions = tuple(model.newest_first())
+            versions = (*model.newest_first(), *model.others)
         else:
-            versions = (find_version(model, request.version, request.label),)
+            found = find_version(model, request.version, request.label)
+            versions = (found, *model.others_of(found.number))
         for version in versions:
-            if version.phase in WANTED:
-                self.transition(version, Phase.DRAINING)
-            elif version.phase is Phase.FAILED:
-                self.transition(version, Phase.FREEING)
+            self.retire(version)
         self._unloads.remember(request.request_id, request, versions)
         return versions, True
 
+    def retire(self, version: Version) -> None:
+        """Begins to unload a version: it takes no new handles from now on."""
+        if version.phase in WANTED:
+            self.transition(version, Phase.DRAINING)
+        elif version.phase is Phase.FAILED:
+            self.transition(version, Phase.FREEING)
+
     def superseded(self, version: Version) -> list[Version]:
-        """The older versions that a version takes the place of."""
-        if version.keep_older:
-            return []
+        """The versions that a version takes the place of: the one of its number, and older ones."""
         model = self.scope(version.scope).models[version.model]
+        replaced = model.others_of(version.number)
+        if version.keep_older:
+            return replaced
         labelled = set(model.labels.values())
-        return [
+        return replaced + [
             other
             for other in model.newest_first()
             if other.number < version.number and other.number not in labelled
@@ -242,21 +259,38 @@ class Store:
             version.error = error
         model = self.scope(version.scope).models[version.model]
         if phase is Phase.AVAILABLE:
+            self._take_place(model, version)
             version.available_since = time.time()
             highest = self.scope(version.scope).highest
             highest[version.model] = max(highest.get(version.model, 0), version.number)
             for label in version.labels_wanted:
                 model.labels[label] = version.number
             version.labels_wanted = ()
-        elif phase is Phase.UNLOADED:
+        # While another has its number, callers see that one.
+        is_seen = version not in model.others
+        if phase is Phase.UNLOADED:
             self._forget(model, version)
         model.serving = served_version(model)
-        self._changed(version)
+        self._changed(version, is_seen)
+
+    @staticmethod
+    def _take_place(model: Model, version: Version) -> None:
+        """A version that replaces another does so now that it is AVAILABLE."""
+        if version in model.others:
+            model.others.remove(version)
+            model.others.append(model.versions[version.number])
+            model.versions[version.number] = version
 
     def _forget(self, model: Model, version: Version) -> None:
+        if version in model.others:
+            model.others.remove(version)
         # A FAILED version may have been replaced by a new load of the same number.
-        if model.versions.get(version.number) is version:
+        elif model.versions.get(version.number) is version:
             del model.versions[version.number]
+            for other in model.others_of(version.number)[:1]:
+                model.others.remove(other)
+                model.versions[version.number] = other
+                return
             model.labels = {label: number for label, number in model.labels.items() if number != version.number}
         if not model.versions:
             del self.scope(version.scope).models[version.model]
@@ -275,6 +309,8 @@ class Store:
     def set_progress(self, version: Version, progress: Progress) -> None:
         """Notes where a load stands. Not an event: progress has no revision."""
         version.progress = progress
+        if version in self.scope(version.scope).models[version.model].others:
+            return
         for listener in tuple(self._progress_listeners):
             listener(version)
 
@@ -283,12 +319,13 @@ class Store:
         self._progress_listeners.add(listener)
         return lambda: self._progress_listeners.discard(listener)
 
-    def _changed(self, version: Version) -> None:
-        version.revision = self.events.revision + 1
+    def _changed(self, version: Version, is_seen: bool = True) -> None:
+        version.revision = self.events.revision + is_seen
         model = self.scope(version.scope).models.get(version.model)
         labels = tuple(sorted(model.labels.items())) if model else ()
         then = replace(version, statistics=copy.copy(version.statistics), progress=copy.copy(version.progress))
-        self.events.append(Event(version.revision, then, labels))
+        tell = self.events.append if is_seen else self.events.tell
+        tell(Event(version.revision, then, labels))
 
     # Looking up
 

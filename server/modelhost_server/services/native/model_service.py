@@ -53,7 +53,7 @@ class ModelService:
             if request.allow_missing and error.reason in missing:
                 return pb.UnloadModelResponse()
             raise
-        return pb.UnloadModelResponse(versions=[version.number for version in versions])
+        return pb.UnloadModelResponse(versions=list(dict.fromkeys(version.number for version in versions)))
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describes a model."""

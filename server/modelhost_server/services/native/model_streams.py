@@ -84,7 +84,7 @@ async def watch(host: Host, request: pb.WatchModelsRequest) -> AsyncIterator[pb.
     try:
         if not revision:
             revision = store.events.revision
-            for existing in [v for s in store.all_scopes() for v in s.versions() if concerns(v)]:
+            for existing in [v for v in store.all_versions() if concerns(v)]:
                 yield _existing(existing, store.model(existing.scope, existing.model).labels, view)
             yield pb.WatchModelsResponse(type=pb.WATCH_EVENT_TYPE_SYNCED, revision=revision)
         while True:
