@@ -280,7 +280,7 @@ class Host:
         return versions
 
     def discard(self, version: Version) -> None:
-        """Unloads a version that failed; also one that was to replace another, which callers do not see."""
+        """Begins to unload a version, whether or not callers see it."""
         self.store.retire(version)
         self._start_unloads([version])
 

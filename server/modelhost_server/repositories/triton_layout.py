@@ -1,0 +1,88 @@
+"""Triton's layout of directories: REPOSITORY/MODEL/[config.pbtxt] and REPOSITORY/MODEL/VERSION/model.savedmodel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..compat.model_config_pb2 import ModelConfig
+from ..errors import Code, ForeignError
+from .directory import Look, look, version_paths
+from .policy import chosen
+from .triton_config import FILE_NAME, SAVED_MODEL, check_config, read_text, version_policy
+
+_MAX_CONFIG_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDirectory:
+    """What a model's directory says is to be hosted.
+
+    Attributes:
+        config: its description; empty when it has none.
+        paths: of the SavedModels, by the versions' numbers.
+        looks: at those.
+    """
+
+    config: ModelConfig
+    paths: Mapping[int, str]
+    looks: Mapping[int, Look]
+
+
+def model_names(repository: Path) -> list[str]:
+    """The models of a repository: its directories.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(repository) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def read_directory(name: str, directory: Path, config: ModelConfig | None = None) -> ModelDirectory:
+    """Reads a model's directory. Called on a thread.
+
+    Args:
+        name: of the model.
+        directory: of the model.
+        config: to be used instead of the one in the directory.
+
+    Raises:
+        ForeignError: INVALID_ARGUMENT, UNIMPLEMENTED.
+        OSError: it cannot be read.
+    """
+    config = config or _read_config(directory)
+    check_config(name, config)
+    found = version_paths(str(directory))
+    paths = {
+        number: _saved_model(Path(found[number]), config.default_model_filename)
+        for number in chosen(version_policy(config), found)
+    }
+    if not paths:
+        raise ForeignError(
+            Code.INVALID_ARGUMENT,
+            f"at least one version must be available under the version policy of model '{name}'",
+        )
+    return ModelDirectory(config, paths, {number: look(path) for number, path in paths.items()})
+
+
+def _read_config(directory: Path) -> ModelConfig:
+    file = directory / FILE_NAME
+    if not file.is_file():
+        return ModelConfig()
+    if file.stat().st_size > _MAX_CONFIG_BYTES:
+        raise ForeignError(Code.INVALID_ARGUMENT, f"failed to read text proto from {FILE_NAME}: it is too large")
+    try:
+        return read_text(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ForeignError(
+            Code.INVALID_ARGUMENT, f"failed to read text proto from {FILE_NAME}: it is not UTF-8"
+        ) from None
+
+
+def _saved_model(directory: Path, file_name: str) -> str:
+    """The SavedModel of a version; that is the version's directory itself where it lies there."""
+    usual = directory / (file_name or SAVED_MODEL)
+    return str(directory if not file_name and not usual.exists() else usual)
