@@ -69,8 +69,8 @@ def check_room(output: str, place: Place, size: int) -> None:
     if size > place.byte_size:
         raise ForeignError(
             Code.INTERNAL,
-            f"shared memory size specified with the request for output {quoted(output)} ({place.byte_size} bytes) should "
-            f"be at least {size} bytes to hold the results",
+            f"shared memory size specified with the request for output {quoted(output)} ({place.byte_size} bytes) "
+            f"should be at least {size} bytes to hold the results",
         )
 
 

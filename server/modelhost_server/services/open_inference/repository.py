@@ -43,8 +43,8 @@ class RepositoryHandler:
             models = {name: {} for name in await asyncio.to_thread(self._control.names)}
         except OSError as error:
             raise ForeignError(Code.INTERNAL, f"failed to read the model repository: {error.strerror}") from None
-        for key, number in self._control.unloaded():
-            models.setdefault(model_name(*key), {})[number] = "UNAVAILABLE", "unloaded"
+        for key, number, reason in self._control.absent():
+            models.setdefault(model_name(*key), {})[number] = "UNAVAILABLE", reason
         for version in self._host.store.all_versions():
             name = model_name(version.scope, version.model)
             models.setdefault(name, {})[version.number] = _STATES[version.state], _reason(version)
