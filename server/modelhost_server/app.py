@@ -15,6 +15,8 @@ from .hosting.tuning import CANDIDATES
 from .memory import keep_freed_memory
 from .repositories.follower import ModelDirectory
 from .repositories.followers import Followers
+from .repositories.triton_control import Mode, ModelControl
+from .repositories.triton_repository import TritonRepository
 from .services.call import Service
 from .services.health_service import HealthService
 from .services.native.protocol import native_services
@@ -54,6 +56,7 @@ class Server:
         )
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
+        self._control, self._repository = self._model_control()
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
 
@@ -66,6 +69,8 @@ class Server:
         """
         keep_freed_memory()
         directories = self._directories()
+        if self._repository is not None:
+            self._repository.check()
         config, all_routes = self._config, self._routes()
         if config.server_processes > 1:
             check_free(config.listen)
@@ -85,6 +90,8 @@ class Server:
             await self._fronts.start()
         # Whoever waits for the addresses does not wait for models: these come as they are loaded.
         self._followers.follow(directories)
+        if self._repository is not None:
+            self._background.run(self._repository.follow())
         if config.model_config_file is not None and config.model_config_file_poll_wait_seconds > 0:
             self._background.run(
                 follow_config_file(
@@ -101,6 +108,17 @@ class Server:
             return [one_model(self._config.model_name, self._config.model_base_path)]
         return []
 
+    def _model_control(self) -> tuple[ModelControl, TritonRepository | None]:
+        """What loads and unloads as Triton does, and what follows its repository, if there is one."""
+        config = self._config
+        directory = config.model_repository
+        if directory is None:
+            return ModelControl(self._host), None
+        mode = Mode(config.model_control_mode)
+        directory = directory.absolute()
+        control = ModelControl(self._host, directory, mode)
+        return control, TritonRepository(control, directory, mode, config.load_model, config.repository_poll_secs)
+
     def _routes(self) -> list[Route]:
         host = self._host
         services = [
@@ -108,7 +126,7 @@ class Server:
             *tensorflow_serving_services(
                 host, self._followers, self._config.allow_version_labels_for_unavailable_models
             ),
-            *open_inference_services(host, self._config.server_name),
+            *open_inference_services(host, self._control, self._config.server_name),
         ]
         health = HealthService(self._host, [service.name for service in services])
         services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
@@ -131,6 +149,7 @@ class Server:
     async def stop(self) -> None:
         """Drains and ends everything."""
         await self._background.cancel()
+        await self._control.close()
         await self._followers.close()
         self._host.drain()
         if self._transport is not None:

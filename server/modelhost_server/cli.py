@@ -136,6 +136,29 @@ def serve(
             help="Let a reload put labels on versions that are not available yet.",
         ),
     ] = None,
+    model_repository: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-repository",
+            "--model-store",
+            help="Host models in Triton's layout: MODEL/VERSION/model.savedmodel.",
+        ),
+    ] = None,
+    model_control_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="What of it is hosted: none (what is there at the start), poll (what is there at any time) or "
+            "explicit (what callers load).",
+            show_default="none",
+        ),
+    ] = None,
+    load_model: Annotated[
+        list[str] | None,
+        typer.Option(help="In explicit mode, a model to load at the start; * for all. Repeatable."),
+    ] = None,
+    repository_poll_secs: Annotated[
+        float | None, typer.Option(help="In poll mode, time between two looks at it.", show_default="15")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
 ) -> None:

@@ -61,6 +61,18 @@ class ServerConfig(BaseSettings):
     allow_version_labels_for_unavailable_models: bool = Field(
         False, description="in a reload, let labels wait for versions that are not available yet"
     )
+    model_repository: Path | None = Field(None, description="directory of models in Triton's layout, to host")
+    model_control_mode: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="what of `model_repository` is hosted: what is there at the start, what is there at any time, or "
+        "`load_model` and what callers load",
+    )
+    load_model: tuple[str, ...] = Field(
+        (), description="in explicit mode, models to load at the start; a single * for all"
+    )
+    repository_poll_secs: float = Field(
+        15, gt=0, le=86_400, description="in poll mode, time between two looks at `model_repository`, in seconds"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
@@ -82,6 +94,17 @@ class ServerConfig(BaseSettings):
     def _whole_model(self) -> Self:
         if "model_name" in self.model_fields_set and self.model_base_path is None and self.model_config_file is None:
             raise ValueError("model_name: expected model_base_path, too; got it alone")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_repository(self) -> Self:
+        given = self.model_fields_set & {"model_control_mode", "load_model", "repository_poll_secs"}
+        if given and self.model_repository is None:
+            raise ValueError(f"{min(given)}: expected model_repository, too; got it alone")
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ValueError("load_model: expected model_control_mode explicit")
+        if "*" in self.load_model and len(self.load_model) > 1:
+            raise ValueError("load_model: expected * alone, or names of models; got both")
         return self
 
     @property

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ class Server:
     def __init__(self, *options: str) -> None:
         self._python = os.environ["MODELHOST_PYTHON"]
         self._cache = tempfile.TemporaryDirectory(prefix="modelhost-test-")
+        self.cache = Path(self._cache.name)
         self._log = open(Path(self._cache.name) / "log", "w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [self._python, "-m", "modelhost_server", "--listen", "127.0.0.1:0", "--cache-dir", self._cache.name,
@@ -74,8 +76,9 @@ def start_server() -> Iterator[Callable[..., Server]]:
         return servers[-1]
 
     yield start
-    for server in servers:
-        server.stop()
+    # Each takes a moment to drain.
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(Server.stop, servers))
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,11 @@ class Look:
             now: seconds since 1970.
             wait: the time between two looks, in seconds.
         """
-        is_quiet = now - self.changed > wait or (previous is not None and previous.fingerprint == self.fingerprint)
-        return is_quiet and not self.missing
+        return self.is_quiet(previous, now, wait) and not self.missing
+
+    def is_quiet(self, previous: Look | None, now: float, wait: float) -> bool:
+        """Whether nobody is writing, by the same signs."""
+        return now - self.changed > wait or (previous is not None and previous.fingerprint == self.fingerprint)
 
 
 def version_paths(base_path: str) -> dict[int, str]:

@@ -25,7 +25,7 @@ from ..store.records import Version
 from .overrides import Overrides, checked_names, remove
 from .triton_config import read_json
 from .triton_layout import model_names, read_directory
-from .triton_plan import Key, Plan, Wanted, changed_plan, directory_plan, load_failed, not_polled
+from .triton_plan import Key, Plan, Wanted, changed_plan, directory_plan, load_failed, not_polled, status_text
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,11 @@ class Ask:
 
 @dataclass(slots=True)
 class _Known:
-    """What has been loaded of a model, by version, and where versions were that have been unloaded."""
+    """What has been loaded of a model, by version; where versions were that were unloaded, and why others failed."""
 
     hosted: dict[int, Wanted] = field(default_factory=dict)
     unloaded: dict[int, Wanted] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
@@ -117,9 +118,11 @@ class ModelControl:
         """
         return model_names(self._repository) if self._repository is not None else []
 
-    def unloaded(self) -> Iterable[tuple[Key, int]]:
-        """Versions that have been unloaded, and can be loaded again by their model's name."""
-        return [(key, number) for key, known in self._known.items() for number in sorted(known.unloaded)]
+    def absent(self) -> Iterable[tuple[Key, int, str]]:
+        """Versions that can be loaded by their model's name, and why they are not there."""
+        for key, known in self._known.items():
+            reasons = dict.fromkeys(known.unloaded, "unloaded") | known.failed
+            yield from ((key, number, reason) for number, reason in reasons.items())
 
     async def close(self) -> None:
         """Ends what is under way."""
@@ -139,7 +142,7 @@ class ModelControl:
             known.unloaded |= {
                 n: wanted for n, wanted in hosted.items() if not self._overrides.directory_of(wanted.source)
             }
-            known.hosted = {}
+            known.hosted, known.failed = {}, {}
             self._go(key, hosted)
 
     @asynccontextmanager
@@ -152,7 +155,7 @@ class ModelControl:
                 yield known
         finally:
             known.users -= 1
-            if not (known.users or known.hosted or known.unloaded):
+            if not (known.users or known.hosted or known.unloaded or known.failed):
                 del self._known[key]
 
     # Loading
@@ -227,9 +230,12 @@ class ModelControl:
         if failures:
             new = {number: version for number, version in loading.items() if version is not before.get(number)}
             self._undo(known, new, serving, failures)
+            # Callers may make up the names of models that come in requests.
+            if not any(self._overrides.directory_of(wanted.source) for wanted in plan.versions.values()):
+                known.failed = {number: status_text(error) for number, error in failures.items()}
             raise load_failed(plan.model, failures)
         self._go(key, hosted.keys() - plan.versions.keys())
-        known.hosted, known.unloaded = dict(plan.versions), {}
+        known.hosted, known.unloaded, known.failed = dict(plan.versions), {}, {}
 
     @staticmethod
     def _request(key: Key, plan: Plan, number: int) -> LoadRequest:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ForeignError
-from ..hosting.background import Background
+from ..errors import ModelhostError, Reason
 from ..store.names import DEFAULT_SCOPE
 from .directory import Look, look
 from .policy import retry_delay
@@ -42,7 +41,12 @@ class TritonRepository:
     """
 
     def __init__(
-        self, control: ModelControl, directory: Path, mode: Mode, startup: Sequence[str] = (), poll_seconds: float = 15.0
+        self,
+        control: ModelControl,
+        directory: Path,
+        mode: Mode,
+        startup: Sequence[str] = (),
+        poll_seconds: float = 15.0,
     ) -> None:
         self._control = control
         self._directory = directory
@@ -51,24 +55,34 @@ class TritonRepository:
         self._poll_seconds = poll_seconds
         self._tried: dict[str, _Tried] = {}
         self._looks: dict[str, Look] = {}
-        self._background = Background("model repository")
 
-    async def start(self) -> None:
-        """Loads what is to be there from the start, and answers when all of it was tried; goes on looking.
+    def check(self) -> None:
+        """Raises ModelhostError, SOURCE_NOT_FOUND, when the repository is no directory."""
+        if not self._directory.is_dir():
+            raise ModelhostError(
+                Reason.SOURCE_NOT_FOUND, f"model_repository: expected a directory; got {self._directory}"
+            )
 
-        Raises:
-            OSError: the repository cannot be read.
-        """
-        there = await asyncio.to_thread(self._control.names)
+    async def follow(self) -> None:
+        """Loads what is to be there from the start; with polling, goes on looking without end."""
+        try:
+            there = await asyncio.to_thread(self._control.names)
+        except OSError as error:
+            self._say(error)
+            there = []
         names = there if self._mode is not Mode.EXPLICIT or _EVERYTHING in self._startup else self._startup
         looks = await asyncio.gather(*(self._look(name) for name in names))
         await asyncio.gather(*(self._try(name, found) for name, found in zip(names, looks, strict=True)))
-        if self._mode is Mode.POLL:
-            self._background.run(self._poll())
+        while self._mode is Mode.POLL:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self._look_again()
+            except OSError as error:
+                # What is hosted stays: the directory may be back soon.
+                self._say(error)
 
-    async def close(self) -> None:
-        """Ends looking; what is hosted stays."""
-        await self._background.cancel()
+    def _say(self, error: OSError) -> None:
+        logger.warning("the model repository %s cannot be read: %s", self._directory, error.strerror)
 
     async def _look(self, name: str) -> Look:
         return await asyncio.to_thread(look, str(self._directory / name))
@@ -81,18 +95,7 @@ class TritonRepository:
             tried.failures = 1 + (before.failures if before is not None else 0)
             tried.retry_at = time.monotonic() + retry_delay(tried.failures)
 
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_seconds)
-            try:
-                await self._follow()
-            except OSError as error:
-                # What is hosted stays: the directory may be back soon.
-                logger.warning("the model repository %s cannot be read: %s", self._directory, error.strerror)
-            except ForeignError:
-                logger.exception("following the model repository %s failed", self._directory)
-
-    async def _follow(self) -> None:
+    async def _look_again(self) -> None:
         """Loads what has changed, and unloads what has gone."""
         names = await asyncio.to_thread(self._control.names)
         for name in self._tried.keys() - set(names):

@@ -48,10 +48,8 @@ def _check(
     for tensor in tensors:
         spec = by_name.get(tensor.name)
         if spec is None:
-            allowed = ", ".join(sorted(by_name))
-            raise _invalid(
-                f"unexpected inference {kind} {brief(tensor.name)}, allowed {kind}s are: {brief(allowed, 500)}"
-            )
+            allowed = ", ".join(sorted(by_name))[:500]
+            raise _invalid(f"unexpected inference {kind} {brief(tensor.name)}, allowed {kind}s are: {allowed}")
         if _DTYPES.get(tensor.data_type) != spec.dtype:
             raise _invalid(
                 f"unable to load model '{name}', {kind} '{spec.name}' data-type {_TYPES.get(spec.dtype, spec.dtype)} "

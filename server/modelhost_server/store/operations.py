@@ -14,9 +14,9 @@ class LoadRequest:
     """A load as asked for, and what its source was found to be.
 
     `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
-    number. With `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes on
-    when that fails. `check_loaded` raises ModelhostError when what was loaded is not what was asked for. What was found
-    does not count when requests are compared.
+    number. With `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes
+    on when that fails. `check_loaded` raises ModelhostError when what was loaded is not what was asked for. What was
+    found does not count when requests are compared.
     """
 
     scope: str

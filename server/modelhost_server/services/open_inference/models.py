@@ -89,10 +89,9 @@ def is_ready(host: Host, model: str, version: str) -> bool:
 def ready_versions(host: Host, model: str = "") -> Iterator[Version]:
     """All versions that serve, of one model or of all."""
     names = scope_and_model(model)
-    for scope in host.store.all_scopes():
-        for version in scope.versions():
-            if version.phase is Phase.AVAILABLE and (not model or names == (scope.name, version.model)):
-                yield version
+    for version in host.store.all_versions():
+        if version.phase is Phase.AVAILABLE and (not model or names == (version.scope, version.model)):
+            yield version
 
 
 def _no_number(version: str) -> ForeignError:

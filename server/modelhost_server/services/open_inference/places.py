@@ -8,6 +8,7 @@ from typing import Protocol
 from ...compat.open_inference_pb2 import InferParameter
 from ...errors import Code, ForeignError
 from ...tensors import FileRange
+from .errors import invalid, quoted
 from .regions import Place
 
 _REGION, _OFFSET, _SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
@@ -32,15 +33,15 @@ def place_of(tensor: _Tensor) -> Place | None:
     if _REGION not in parameters:
         for name in (_OFFSET, _SIZE):
             if name in parameters:
-                raise _invalid(
-                    f"'{name}' can not be specified without '{_REGION}' parameter for tensor '{tensor.name}'"
+                raise invalid(
+                    f"'{name}' can not be specified without '{_REGION}' parameter for tensor {quoted(tensor.name)}"
                 )
         return None
     _check_kind(tensor, _REGION, "string_param")
     _check_kind(tensor, _OFFSET, "int64_param")
     _check_kind(tensor, _SIZE, "int64_param")
     if _SIZE not in parameters:
-        raise _invalid(f"'{_SIZE}' must be specified along with '{_REGION}' parameter for tensor '{tensor.name}'")
+        raise invalid(f"'{_SIZE}' must be specified along with '{_REGION}' parameter for tensor {quoted(tensor.name)}")
     offset = parameters[_OFFSET].int64_param if _OFFSET in parameters else 0
     return Place(parameters[_REGION].string_param, offset, parameters[_SIZE].int64_param)
 
@@ -55,7 +56,7 @@ def read_place(place: Place, content: FileRange) -> bytearray:
     try:
         content.read_into(memoryview(copied))
     except OSError as error:
-        raise _invalid(f"unable to read shared memory region '{place.region}': {error.strerror}") from None
+        raise invalid(f"unable to read shared memory region {quoted(place.region)}: {error.strerror}") from None
     return copied
 
 
@@ -68,8 +69,8 @@ def check_room(output: str, place: Place, size: int) -> None:
     if size > place.byte_size:
         raise ForeignError(
             Code.INTERNAL,
-            f"shared memory size specified with the request for output '{output}' ({place.byte_size} bytes) should be "
-            f"at least {size} bytes to hold the results",
+            f"shared memory size specified with the request for output {quoted(output)} ({place.byte_size} bytes) "
+            f"should be at least {size} bytes to hold the results",
         )
 
 
@@ -83,15 +84,11 @@ def write_place(place: Place, target: FileRange, content: memoryview) -> None:
         target.write_from(content)
     except OSError as error:
         raise ForeignError(
-            Code.INTERNAL, f"unable to write shared memory region '{place.region}': {error.strerror}"
+            Code.INTERNAL, f"unable to write shared memory region {quoted(place.region)}: {error.strerror}"
         ) from None
 
 
 def _check_kind(tensor: _Tensor, name: str, kind: str) -> None:
     parameter = tensor.parameters.get(name)
     if parameter is not None and parameter.WhichOneof("parameter_choice") != kind:
-        raise _invalid(f"invalid value type for '{name}' parameter for tensor '{tensor.name}', expected {kind}.")
-
-
-def _invalid(message: str) -> ForeignError:
-    return ForeignError(Code.INVALID_ARGUMENT, message)
+        raise invalid(f"invalid value type for '{name}' parameter for tensor {quoted(tensor.name)}, expected {kind}.")

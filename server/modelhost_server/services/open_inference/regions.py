@@ -9,9 +9,10 @@ import errno
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import Code, ForeignError, brief
+from ...errors import Code, ForeignError
 from ...hosting import regions as native
 from ...tensors import FileRange
+from .errors import invalid, quoted
 
 _MAX_NAME = 1024
 
@@ -55,19 +56,18 @@ class SystemRegions:
         file_name = key.lstrip("/")
         if file_name.startswith(native.PREFIX):
             # Its callers have them to themselves.
-            raise ForeignError(
-                Code.INVALID_ARGUMENT,
-                f"cannot register shared memory region {_quoted(name)} with key {_quoted(key)} as the key contains the "
+            raise invalid(
+                f"cannot register shared memory region {quoted(name)} with key {quoted(key)} as the key contains the "
                 f"reserved prefix '{native.PREFIX}'",
             )
         if name in self._regions:
-            raise ForeignError(Code.ALREADY_EXISTS, f"shared memory region {_quoted(name)} already in manager")
+            raise ForeignError(Code.ALREADY_EXISTS, f"shared memory region {quoted(name)} already in manager")
         if not 0 < len(name) <= _MAX_NAME:
             raise _invalid_args(name)
         if len(self._regions) >= self._limit:
             raise ForeignError(
                 Code.RESOURCE_EXHAUSTED,
-                f"failed to register shared memory region {_quoted(name)}: there are {self._limit}, as many as this "
+                f"failed to register shared memory region {quoted(name)}: there are {self._limit}, as many as this "
                 "server takes",
             )
         self._regions[name] = self._open(name, key, file_name, offset, byte_size)
@@ -78,7 +78,7 @@ class SystemRegions:
                 raise OSError(errno.EINVAL, "no name of a shared memory object")
             region = SystemRegion(name, key, self._directory / file_name, byte_size, offset)
         except OSError:
-            raise ForeignError(Code.INTERNAL, f"Unable to open shared memory region: {_quoted(key)}") from None
+            raise ForeignError(Code.INTERNAL, f"Unable to open shared memory region: {quoted(key)}") from None
         if not byte_size or offset + byte_size > region.file_size:
             raise _invalid_args(name)
         return region
@@ -100,7 +100,7 @@ class SystemRegions:
             return list(self._regions.values())
         region = self._regions.get(name)
         if region is None:
-            raise ForeignError(Code.NOT_FOUND, f"Unable to find system shared memory region: {_quoted(name)}")
+            raise ForeignError(Code.NOT_FOUND, f"Unable to find system shared memory region: {quoted(name)}")
         return [region]
 
     def range(self, place: Place) -> FileRange:
@@ -111,22 +111,13 @@ class SystemRegions:
         """
         region = self._regions.get(place.region)
         if region is None:
-            raise ForeignError(Code.NOT_FOUND, f"Unable to find shared memory region: {_quoted(place.region)}")
+            raise ForeignError(Code.NOT_FOUND, f"Unable to find shared memory region: {quoted(place.region)}")
         if not 0 <= place.offset < region.byte_size:
-            raise ForeignError(
-                Code.INVALID_ARGUMENT, f"Invalid offset for shared memory region: {_quoted(place.region)}"
-            )
+            raise invalid(f"Invalid offset for shared memory region: {quoted(place.region)}")
         if place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
-            raise ForeignError(
-                Code.INVALID_ARGUMENT, f"Invalid offset + byte size for shared memory region: {_quoted(place.region)}"
-            )
+            raise invalid(f"Invalid offset + byte size for shared memory region: {quoted(place.region)}")
         return region.range(place.offset, place.byte_size)
 
 
 def _invalid_args(name: str) -> ForeignError:
-    return ForeignError(Code.INVALID_ARGUMENT, f"failed to register shared memory region {_quoted(name)}: invalid args")
-
-
-def _quoted(name: str) -> str:
-    """A name as it may stand in a message, as short as it is."""
-    return f"'{name}'" if len(name) <= _MAX_NAME else brief(name)
+    return invalid(f"failed to register shared memory region {quoted(name)}: invalid args")

@@ -9,6 +9,7 @@ from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call
 from ..names import scope_and_model
+from .errors import invalid
 
 # What Triton has while nobody traces.
 _TRACE = {
@@ -61,7 +62,7 @@ class SettingsHandler:
                     Code.UNIMPLEMENTED, "trace file location can not be updated through network protocol"
                 )
             if len(setting.value) > 1 and name != "trace_level":
-                raise _invalid(f"expect only 1 value for '{name}'")
+                raise invalid(f"expect only 1 value for '{name}'")
             # No value: back to the default.
             if name in _TRACE and list(setting.value) not in ([], [_TRACE[name]]):
                 raise ForeignError(
@@ -79,7 +80,7 @@ class SettingsHandler:
         for known in self._host.store.all_scopes():
             if known.name == scope and model in known.models and known.models[model].serving is not None:
                 return
-        raise _invalid(f"Request for unknown model : {name[:1024]}")
+        raise invalid(f"Request for unknown model : {name[:256]}")
 
     async def log_settings(self, request: pb.LogSettingsRequest, call: Call) -> pb.LogSettingsResponse:
         """Tells what is logged, and changes it."""
@@ -92,11 +93,11 @@ class SettingsHandler:
             ("log_format", "string_param", "string"),
         ):
             if name in wanted and wanted[name].WhichOneof("parameter_choice") != kind:
-                raise _invalid(f"expect {told} for '{name}'")
+                raise invalid(f"expect {told} for '{name}'")
         if "log_file" in wanted:
             raise ForeignError(Code.UNIMPLEMENTED, "log file location can not be updated through network protocol")
         if "log_format" in wanted and wanted["log_format"].string_param != "default":
-            raise _invalid(f"invalid argument for log_format, got: {wanted['log_format'].string_param[:64]}")
+            raise invalid(f"invalid argument for log_format, got: {wanted['log_format'].string_param[:64]}")
         flags.on.update({name: wanted[name].bool_param for name in _FLAGS if name in wanted})
         if "log_verbose_level" in wanted:
             flags.verbose = wanted["log_verbose_level"].uint32_param
@@ -116,7 +117,3 @@ class SettingsHandler:
             for handler in root.handlers:
                 handler.addFilter(flags)
         root.setLevel(flags.level)
-
-
-def _invalid(message: str) -> ForeignError:
-    return ForeignError(Code.INVALID_ARGUMENT, message)

@@ -6,6 +6,7 @@ from ...compat import open_inference_pb2 as pb
 from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call
+from .errors import quoted
 from .regions import SystemRegions
 
 
@@ -48,7 +49,7 @@ class SharedMemoryHandler:
     ) -> pb.CudaSharedMemoryStatusResponse:
         """There is none."""
         if request.name:
-            raise ForeignError(Code.NOT_FOUND, f"Unable to find cuda shared memory region: '{request.name[:1024]}'")
+            raise ForeignError(Code.NOT_FOUND, f"Unable to find cuda shared memory region: {quoted(request.name)}")
         return pb.CudaSharedMemoryStatusResponse()
 
     async def cuda_shared_memory_register(
@@ -57,7 +58,7 @@ class SharedMemoryHandler:
         """Refuses."""
         raise ForeignError(
             Code.INVALID_ARGUMENT,
-            f"failed to register CUDA shared memory region: '{request.name[:1024]}', GPUs not supported",
+            f"failed to register CUDA shared memory region: {quoted(request.name)}, GPUs not supported",
         )
 
     async def cuda_shared_memory_unregister(
