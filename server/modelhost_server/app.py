@@ -9,13 +9,18 @@ import signal
 from grpc_health.v1 import health_pb2
 
 from .config import ServerConfig
+from .hosting.background import Background
 from .hosting.host import Host
 from .hosting.tuning import CANDIDATES
 from .memory import keep_freed_memory
+from .repositories.follower import ModelDirectory
+from .repositories.followers import Followers
 from .services.call import Service
 from .services.health_service import HealthService
 from .services.native.protocol import native_services
 from .services.open_inference.protocol import open_inference_services
+from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
+from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
@@ -47,6 +52,8 @@ class Server:
             cache_limit_bytes=config.cache_limit_bytes,
             shares_memory=config.shares_memory,
         )
+        self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
+        self._background = Background("server")
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
 
@@ -55,9 +62,10 @@ class Server:
 
         Raises:
             OSError: an address cannot be listened on, or the TLS files are not right.
-            ModelhostError: the worker template does not start.
+            ModelhostError: the worker template does not start, or the model config file is not right.
         """
         keep_freed_memory()
+        directories = self._directories()
         config, all_routes = self._config, self._routes()
         if config.server_processes > 1:
             check_free(config.listen)
@@ -75,11 +83,33 @@ class Server:
                 FrontConfig(config.transport, config.transport_options, shared, config.log_level, config.log_json),
             )
             await self._fronts.start()
+        # Whoever waits for the addresses does not wait for models: these come as they are loaded.
+        self._followers.follow(directories)
+        if config.model_config_file is not None and config.model_config_file_poll_wait_seconds > 0:
+            self._background.run(
+                follow_config_file(
+                    config.model_config_file, directories, self._followers, config.model_config_file_poll_wait_seconds
+                )
+            )
         return addresses
+
+    def _directories(self) -> list[ModelDirectory]:
+        """The directories to follow from the start on; where a file names them, that counts."""
+        if self._config.model_config_file is not None:
+            return read_config_file(self._config.model_config_file)
+        if self._config.model_base_path is not None:
+            return [one_model(self._config.model_name, self._config.model_base_path)]
+        return []
 
     def _routes(self) -> list[Route]:
         host = self._host
-        services = [*native_services(host), *tensorflow_serving_services(host), *open_inference_services(host)]
+        services = [
+            *native_services(host),
+            *tensorflow_serving_services(
+                host, self._followers, self._config.allow_version_labels_for_unavailable_models
+            ),
+            *open_inference_services(host),
+        ]
         health = HealthService(self._host, [service.name for service in services])
         services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
         reflection = ReflectionService([*services, Service(REFLECTION, [])])
@@ -100,6 +130,8 @@ class Server:
 
     async def stop(self) -> None:
         """Drains and ends everything."""
+        await self._background.cancel()
+        await self._followers.close()
         self._host.drain()
         if self._transport is not None:
             deadline = asyncio.get_running_loop().time() + self._config.drain_seconds

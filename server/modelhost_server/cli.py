@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ _FAILED = 1
 
 
 def serve(
+    ctx: typer.Context,
     listen: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,6 +85,53 @@ def serve(
             show_default="auto",
         ),
     ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            "--model-name", "--model_name", help="Name of the model in --model-base-path.", show_default="default"
+        ),
+    ] = None,
+    model_base_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-base-path",
+            "--model_base_path",
+            help="Host one model: a directory with a sub-directory a version, which is followed.",
+        ),
+    ] = None,
+    model_config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-config-file",
+            "--model_config_file",
+            help="Host several models so: a ModelServerConfig of TensorFlow Serving's, as text.",
+        ),
+    ] = None,
+    model_config_file_poll_wait_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--model-config-file-poll-wait-seconds",
+            "--model_config_file_poll_wait_seconds",
+            help="Time between two readings of that file; 0 reads it once.",
+            show_default="0",
+        ),
+    ] = None,
+    file_system_poll_wait_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--file-system-poll-wait-seconds",
+            "--file_system_poll_wait_seconds",
+            help="Time between two looks at a model's directory; 0 looks once.",
+            show_default="1",
+        ),
+    ] = None,
+    allow_version_labels_for_unavailable_models: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-version-labels-for-unavailable-models",
+            help="Let a reload put labels on versions that are not available yet.",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,
 ) -> None:
@@ -92,15 +140,7 @@ def serve(
     Every option can also be an environment variable (MODELHOST_MAX_QUEUE=50) or stand in the --config file.
     """
     try:
-        settings = read_config(
-            config, listen=tuple(listen) if listen else None, transport=transport, server_processes=server_processes,
-            tls_certificate=tls_certificate, tls_key=tls_key, tls_client_ca=tls_client_ca,
-            max_receive_bytes=max_receive_bytes, max_send_bytes=max_send_bytes, drain_seconds=drain_seconds,
-            cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes,
-            intra_op_threads=intra_op_threads, inter_op_threads=inter_op_threads,
-            max_in_flight=max_in_flight, max_queue=max_queue, memory_limit_bytes=memory_limit_bytes, tuning=tuning,
-            shared_memory=shared_memory, log_level=log_level, log_json=log_json or None,
-        )  # fmt: skip
+        settings = read_config(config, **_given(ctx))
     except ValidationError as error:
         for problem in error.errors():
             # What concerns several settings has no place of its own.
@@ -116,6 +156,13 @@ def serve(
     except (OSError, ModelhostError) as error:
         typer.echo(f"modelhost serve: {error}", err=True)
         raise typer.Exit(_FAILED) from None
+
+
+def _given(ctx: typer.Context) -> dict[str, Any]:
+    """The settings that the command line gives; options are named as they are."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    return {name: ctx.params[name] for name in given - {"config"}}
 
 
 async def _serve(settings: ServerConfig) -> None:

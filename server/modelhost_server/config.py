@@ -48,6 +48,18 @@ class ServerConfig(BaseSettings):
     shared_memory: Literal["auto", "on", "off"] = Field(
         "auto", description="take and give tensors in memory shared with callers; auto: when all of `listen` is local"
     )
+    model_name: str = Field("default", description="name of the model in `model_base_path`: MODEL or SCOPE/MODEL")
+    model_base_path: Path | None = Field(None, description="directory of the versions of one model to host")
+    model_config_file: Path | None = Field(None, description="ModelServerConfig of the models to host, as text")
+    model_config_file_poll_wait_seconds: float = Field(
+        0, ge=0, description="time between two readings of `model_config_file`, in seconds; 0 to read it once"
+    )
+    file_system_poll_wait_seconds: float = Field(
+        1, description="time between two looks at a model's directory; 0 to look once, less to never look"
+    )
+    allow_version_labels_for_unavailable_models: bool = Field(
+        False, description="in a reload, let labels wait for versions that are not available yet"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
@@ -63,6 +75,12 @@ class ServerConfig(BaseSettings):
     def _ports_to_share(self) -> Self:
         if self.server_processes > 1 and all(address.startswith("unix:") for address in self.listen):
             raise ValueError("server_processes: expected a HOST:PORT that processes can share; got Unix sockets only")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_model(self) -> Self:
+        if "model_name" in self.model_fields_set and self.model_base_path is None and self.model_config_file is None:
+            raise ValueError("model_name: expected model_base_path, too; got it alone")
         return self
 
     @property

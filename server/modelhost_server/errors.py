@@ -14,6 +14,8 @@ class Code(IntEnum):
     """Canonical status codes, numbered as google.rpc.Code."""
 
     CANCELLED = 1
+    # Never ours; other protocols have it.
+    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5

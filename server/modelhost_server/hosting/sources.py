@@ -29,11 +29,16 @@ async def resolve_source(source: str, version: int) -> Resolved:
     Raises:
         ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED.
     """
-    path = _local_path(source)
+    path = local_path(source)
     return await asyncio.to_thread(_resolve_path, path, version)
 
 
-def _local_path(source: str) -> Path:
+def local_path(source: str) -> Path:
+    """The path that a source names, whatever is there.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_UNSUPPORTED.
+    """
     if not source:
         raise ModelhostError(Reason.INVALID_REQUEST, "source: expected a path or URI; got nothing", field="source")
     if "\0" in source or len(source) > 4096:

@@ -138,7 +138,7 @@ class Store:
         existing = model.versions.get(number) if model else None
         if existing is not None and existing.phase is not Phase.FAILED:
             self._check_same(existing, request)
-            self._add_labels(existing, request.labels)
+            self.add_labels(existing, request.labels)
             self._loads.remember(request.request_id, request, existing)
             return existing, False
         if model is None:
@@ -152,13 +152,20 @@ class Store:
         self._changed(version)
         return version, True
 
-    def _add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
-        """Labels of a repeated load: put on at once, or together with those the load under way will put on."""
+    def add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
+        """Moves labels to a version: at once, or together with those that its load under way will put on."""
         model = self.scope(version.scope).models[version.model]
         if version.phase is not Phase.AVAILABLE:
             version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
         elif any(model.labels.get(label) != version.number for label in labels):
             model.labels.update(dict.fromkeys(labels, version.number))
+            self._changed(version)
+
+    def remove_label(self, version: Version, label: str) -> None:
+        """Takes a label off a version, if it is there."""
+        model = self.scope(version.scope).models[version.model]
+        if model.labels.get(label) == version.number:
+            del model.labels[label]
             self._changed(version)
 
     def _next_number(self, scope: Scope, model_name: str) -> int:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from ...compat import serving_prediction_service_pb2
+from ...compat import serving_model_service_pb2, serving_prediction_service_pb2
 from ...hosting.host import Host
+from ...repositories.followers import Followers
 from ..call import Service
 from .errors import translate
 from .examples import Examples
 from .metadata import Metadata
+from .model_service import ModelService
 from .predict import Predict
 
 
-def tensorflow_serving_services(host: Host) -> list[Service]:
+def tensorflow_serving_services(host: Host, followers: Followers, labels_may_wait: bool) -> list[Service]:
     """All of them."""
     prediction = serving_prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
-    return [Service(prediction, [Predict(host), Examples(host), Metadata(host)], translate)]
+    model = serving_model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+    return [
+        Service(prediction, [Predict(host), Examples(host), Metadata(host)], translate),
+        Service(model, [ModelService(host, followers, labels_may_wait)], translate),
+    ]

@@ -1,0 +1,290 @@
+"""Follows the directory of one model, and hosts what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from ..errors import ModelhostError, Reason
+from ..hosting.host import Host
+from ..store.names import model_resource, version_resource
+from ..store.operations import LoadRequest, UnloadRequest
+from ..store.phases import WANTED, Phase
+from ..store.records import LoadOptions, Version
+from .directory import look_at_versions
+from .found import Found
+from .policy import Latest, VersionPolicy, chosen, to_retire
+
+logger = logging.getLogger(__name__)
+
+_NEWEST = Latest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDirectory:
+    """A directory of one model's versions, each in a sub-directory that its number names.
+
+    Attributes:
+        labels: the versions that labels are to be on.
+    """
+
+    scope: str
+    model: str
+    base_path: str
+    policy: VersionPolicy = _NEWEST
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The scope and the model."""
+        return self.scope, self.model
+
+
+class Follower:
+    """Hosts what a model's directory holds, and goes on doing so. It unloads no version that somebody else loaded.
+
+    Args:
+        poll_wait: seconds between two looks at the directory; 0 to look once, less to never look.
+        threads: where the disk is asked.
+    """
+
+    def __init__(self, host: Host, directory: ModelDirectory, poll_wait: float, threads: Executor) -> None:
+        self.directory = directory
+        # Why the directory cannot be followed; "" while it can.
+        self.trouble = ""
+        self._host = host
+        self._poll_wait = poll_wait
+        self._threads = threads
+        self._is_readable = True
+        self._found: dict[int, Found] = {}
+        self._labels: dict[str, int] = {}
+        self._said: dict[int, str] = {}
+        self._wake = asyncio.Event()
+        self._look_due = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._settled = asyncio.Event()
+        self._task = asyncio.create_task(self._follow())
+
+    # For whoever asks
+
+    def change(self, directory: ModelDirectory) -> None:
+        """Follows it in another way from now on."""
+        self.directory = directory
+        self._put_labels()
+        self._settled.clear()
+        self._be_due()
+
+    def wake(self) -> None:
+        """Something about the model has changed in the store."""
+        self._wake.set()
+
+    async def settled(self) -> tuple[int, ModelhostError] | None:
+        """Waits until all that is wanted has been tried; why the newest of it is not AVAILABLE, with its number."""
+        await self._settled.wait()
+        wanted = self._wanted()
+        if not wanted:
+            return 0, ModelhostError(Reason.SOURCE_NOT_FOUND, self.trouble)
+        newest = self._found[max(wanted)]
+        return (max(wanted), newest.failure) if newest.failure is not None else None
+
+    def pending(self) -> dict[int, ModelhostError]:
+        """Why versions that are there are not hosted."""
+        pending: dict[int, ModelhostError] = {}
+        for number in self._there():
+            found = self._found[number]
+            if found.failure is not None:
+                pending[number] = found.failure
+            elif not found.is_whole:
+                pending[number] = ModelhostError(
+                    Reason.VERSION_LOADING, f"{found.path} is not complete: {found.lack}", retry_after=1.0
+                )
+        return pending
+
+    async def stop(self) -> None:
+        """Ends following; what is hosted stays."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._settled.set()
+
+    async def abandon(self) -> None:
+        """Ends following, and begins to unload what was hosted."""
+        await self.stop()
+        await self._unload(set(self._ours()))
+
+    # Following
+
+    async def _follow(self) -> None:
+        while self._poll_wait >= 0:
+            self._wake.clear()
+            try:
+                if self._look_due:
+                    self._look_due = False
+                    await self._look()
+                await self._host_wanted()
+            except ModelhostError as error:
+                self._say(0, error.message)
+            except Exception:
+                # Whatever it was, the next look may find it mended, and the other models must not know of it.
+                logger.exception("%s: following its directory failed", model_resource(*self.directory.key))
+            await self._wake.wait()
+
+    def _be_due(self) -> None:
+        self._look_due = True
+        self._wake.set()
+
+    async def _look(self) -> None:
+        """Looks at the directory; what is there now takes the place of what was there."""
+        base_path = self.directory.base_path
+        known = {number: found.path for number, found in self._found.items() if not found.needs_look}
+        loop = asyncio.get_running_loop()
+        try:
+            looks = await loop.run_in_executor(self._threads, look_at_versions, base_path, known)
+        except OSError as error:
+            # What is hosted stays: the directory may be back soon.
+            self._is_readable = False
+            self._trouble(f"the directory {base_path} cannot be read: {error.strerror}")
+            return
+        finally:
+            if self._poll_wait > 0:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = loop.call_later(self._poll_wait, self._be_due)
+        self._is_readable, now = True, time.time()
+        for number, found in self._found.items():
+            found.is_there = number in looks
+        for number, (path, new) in looks.items():
+            found = self._found.get(number) or Found(path)
+            if found.path != path:
+                found = Found(path, version=found.version, noted=found.version)
+            self._found[number] = found
+            if new is not None:
+                found.note_look(new, now, self._poll_wait)
+        self._trouble("" if self._there() else f"the directory {base_path} has no version to host")
+
+    def _there(self) -> set[int]:
+        """Of the versions that are there, those that the policy says."""
+        return chosen(self.directory.policy, [number for number, found in self._found.items() if found.is_there])
+
+    def _wanted(self) -> set[int]:
+        """Of the versions that are there as a whole, those that the policy says."""
+        whole = [number for number, found in self._found.items() if found.is_there and found.is_whole]
+        return chosen(self.directory.policy, whole)
+
+    # Hosting
+
+    async def _host_wanted(self) -> None:
+        """Loads and retires what is to be, as far as it can be now; called again after each change."""
+        for number, found in self._found.items():
+            found.note_phase()
+            self._say(number, found.failure.message if found.failure is not None else "")
+        wanted = self._wanted()
+        if wanted:
+            await self._ensure_scope()
+        hosted = {number: version.phase for number, version in self._ours().items()}
+        phases = {number: self._phase(number) for number in wanted}
+        memory_first = bool(wanted) and self._host.store.scope(self.directory.scope).config.memory_first
+        is_empty = self._is_readable and not self._there()
+        await self._unload(to_retire(hosted, phases, at_once=is_empty or memory_first))
+        for number in sorted(wanted, reverse=True):
+            await self._load(number)
+        self._put_labels()
+        self._forget()
+        if not self._look_due and self._is_settled():
+            self._settled.set()
+
+    async def _ensure_scope(self) -> None:
+        name = self.directory.scope
+        if all(scope.name != name for scope in self._host.store.all_scopes()):
+            await self._host.create_scope(name, self._host.scope_defaults)
+
+    def _version(self, number: int) -> Version | None:
+        """The store's record of a version, whoever loaded it."""
+        try:
+            return self._host.store.model(*self.directory.key).versions.get(number)
+        except ModelhostError:
+            return None
+
+    def _phase(self, number: int) -> Phase | None:
+        version = self._version(number)
+        return version.phase if version is not None else None
+
+    def _ours(self) -> dict[int, Version]:
+        """The versions that were loaded from here, and are not on their way out."""
+        return {
+            number: found.version
+            for number, found in self._found.items()
+            if found.version is not None and found.version is self._version(number)
+            and (found.version.phase in WANTED or found.version.phase is Phase.FAILED)
+        }  # fmt: skip
+
+    async def _load(self, number: int) -> None:
+        found, there = self._found[number], self._version(number)
+        if there is not None and there is not found.version:
+            return
+        if there is not None and there.phase is not Phase.FAILED:
+            if there.source != found.path and there.phase in WANTED:
+                await self._unload({number})
+            return
+        if not found.may_be_tried:
+            return
+        scope, model = self.directory.key
+        request = LoadRequest(scope, model, number, found.path, LoadOptions(), keep_older=True)
+        try:
+            found.version = await self._host.begin_load(request)
+        except ModelhostError as error:
+            found.note_failure(error)
+
+    async def _unload(self, numbers: set[int]) -> None:
+        scope, model = self.directory.key
+        for number in sorted(numbers):
+            logger.info("%s: it is not among the versions to host any more", version_resource(scope, model, number))
+            # Who said "memory first" wants it given back before the next load begins.
+            wait = self._host.store.scope(scope).config.memory_first
+            await self._host.unload(UnloadRequest(scope, model, number), wait)
+
+    def _put_labels(self) -> None:
+        """Puts labels on the versions that serve; takes off those that are not asked for any more."""
+        store, wanted = self._host.store, self.directory.labels
+        for label, number in self._labels.items():
+            version = self._version(number)
+            if label not in wanted and version is not None:
+                store.remove_label(version, label)
+        self._labels = dict(wanted)
+        for label, number in wanted.items():
+            version = self._version(number)
+            if version is not None and version.phase is Phase.AVAILABLE:
+                store.add_labels(version, (label,))
+
+    def _forget(self) -> None:
+        for number, found in list(self._found.items()):
+            if not found.is_there and self._version(number) is not found.version:
+                del self._found[number]
+
+    def _is_settled(self) -> bool:
+        """Whether all that is wanted has been tried."""
+        wanted = self._wanted()
+        if not wanted:
+            return bool(self.trouble)
+        return all(
+            self._found[number].failure is not None or self._phase(number) in (Phase.AVAILABLE, Phase.FAILED)
+            for number in wanted
+        )
+
+    # What is said of it
+
+    def _trouble(self, text: str) -> None:
+        self.trouble = text
+        self._say(0, text)
+
+    def _say(self, number: int, text: str) -> None:
+        """Logs what is wrong with a version (0: with the directory), once."""
+        if text and self._said.get(number) != text:
+            key = self.directory.key
+            logger.warning("%s: %s", version_resource(*key, number) if number else model_resource(*key), text)
+        self._said[number] = text
