@@ -30,7 +30,8 @@ def directories(config: pb.ModelConfigList) -> list[ModelDirectory]:
         if model.name in names:
             raise invalid(f"Illegal to list model {model.name} multiple times in config list")
         names.add(model.name)
-    return [_directory(model) for model in config.config]
+    base_paths = [_base_path(model) for model in config.config]
+    return [_directory(model, base_path) for model, base_path in zip(config.config, base_paths, strict=True)]
 
 
 def one_model(name: str, base_path: Path) -> ModelDirectory:
@@ -43,14 +44,14 @@ def one_model(name: str, base_path: Path) -> ModelDirectory:
     return ModelDirectory(check_name("scope", scope), check_name("model", model), str(base_path.absolute()))
 
 
-def _directory(model: pb.ModelConfig) -> ModelDirectory:
+def _directory(model: pb.ModelConfig, base_path: str) -> ModelDirectory:
     scope, name = scope_and_model(model.name)
     check_name("scope", scope)
     check_name("model", name)
     for label in model.version_labels:
         check_label(label)
     _check_platform(model)
-    return ModelDirectory(scope, name, _base_path(model), _policy(model), dict(model.version_labels))
+    return ModelDirectory(scope, name, base_path, _policy(model), dict(model.version_labels))
 
 
 def _base_path(model: pb.ModelConfig) -> str:
