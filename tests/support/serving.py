@@ -1,7 +1,8 @@
-"""TensorFlow Serving's ModelService, called by stubs that are made of our own messages."""
+"""Directories of versions, and TensorFlow Serving's ModelService, called by stubs made of our own messages."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import grpc
 from modelhost_server.compat import serving_model_config_pb2 as config_pb
 from modelhost_server.compat import serving_model_service_pb2 as pb
+
+from .calls import eventually
 
 STATE = pb.ModelVersionStatus.State
 
@@ -55,6 +58,16 @@ class ModelServiceStub:
         # Not to be mistaken for no list at all.
         request.config.model_config_list.SetInParent()
         return self.HandleReloadConfigRequest(request, timeout=timeout)
+
+    def settle(self, name: str, states: dict[int, str]) -> None:
+        """Waits for these states, in this order."""
+        eventually(lambda: list(self.states(name).items()) == list(states.items()), 20)
+
+
+def put(models: Path, base: Path, number: int, model: str = "half_plus_two") -> Path:
+    """Copies a model to where a version belongs, and has it there at once."""
+    shutil.copytree(models / model, base / f".{number}")
+    return (base / f".{number}").rename(base / str(number))
 
 
 def model_config(

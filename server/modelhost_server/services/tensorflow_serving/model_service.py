@@ -103,8 +103,8 @@ async def _check_outcomes(changed: Sequence[Follower], deadline: float) -> None:
     if failed:
         raise error(
             Code.UNKNOWN,
-            f"{len(failed)} model(s) did not become available: {{{''.join(failed)}}}. The config is in force: its other "
-            "models are served, and these are tried again",
+            f"{len(failed)} model(s) did not become available: {{{''.join(failed)}}}. The config is in force: its "
+            "other models are served, and these are tried again",
         )
 
 
