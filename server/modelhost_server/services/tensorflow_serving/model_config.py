@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...compat import serving_model_config_pb2 as pb
-from ...errors import Code, ForeignError, ModelhostError
+from ...errors import Code, ModelhostError
 from ...hosting.sources import local_path
 from ...repositories.follower import ModelDirectory
 from ...repositories.policy import All, Latest, Specific, VersionPolicy
@@ -14,7 +14,7 @@ from ...store.names import check_label, check_name
 from ...store.phases import Phase
 from ...store.store import Store
 from ..names import model_name, scope_and_model
-from .errors import invalid
+from .errors import error, invalid
 
 _PLATFORM = "tensorflow"
 
@@ -30,7 +30,8 @@ def directories(config: pb.ModelConfigList) -> list[ModelDirectory]:
         if model.name in names:
             raise invalid(f"Illegal to list model {model.name} multiple times in config list")
         names.add(model.name)
-    return [_directory(model) for model in config.config]
+    base_paths = [_base_path(model) for model in config.config]
+    return [_directory(model, base_path) for model, base_path in zip(config.config, base_paths, strict=True)]
 
 
 def one_model(name: str, base_path: Path) -> ModelDirectory:
@@ -43,14 +44,14 @@ def one_model(name: str, base_path: Path) -> ModelDirectory:
     return ModelDirectory(check_name("scope", scope), check_name("model", model), str(base_path.absolute()))
 
 
-def _directory(model: pb.ModelConfig) -> ModelDirectory:
+def _directory(model: pb.ModelConfig, base_path: str) -> ModelDirectory:
     scope, name = scope_and_model(model.name)
     check_name("scope", scope)
     check_name("model", name)
     for label in model.version_labels:
         check_label(label)
     _check_platform(model)
-    return ModelDirectory(scope, name, _base_path(model), _policy(model), dict(model.version_labels))
+    return ModelDirectory(scope, name, base_path, _policy(model), dict(model.version_labels))
 
 
 def _base_path(model: pb.ModelConfig) -> str:
@@ -58,8 +59,8 @@ def _base_path(model: pb.ModelConfig) -> str:
         raise invalid(f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}")
     try:
         return str(local_path(model.base_path))
-    except ModelhostError as error:
-        raise invalid(f"Model {model.name}: base_path: {error.message}") from None
+    except ModelhostError as ours:
+        raise invalid(f"Model {model.name}: base_path: {ours.message}") from None
 
 
 def _check_platform(model: pb.ModelConfig) -> None:
@@ -112,7 +113,7 @@ def check_labels(wanted: Iterable[ModelDirectory], store: Store, allow_unavailab
         for label, number in directory.labels.items():
             may_wait = allow_unavailable and labels.get(label, number) == number
             if number not in available and not may_wait:
-                raise ForeignError(
+                raise error(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {model_name(*directory.key)}, which is not "
                     "currently available for inference",

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Sequence
 
 from ...compat import serving_model_service_pb2 as pb
-from ...errors import Code, ForeignError, ModelhostError
+from ...errors import Code, ModelhostError
 from ...hosting.host import Host
 from ...repositories.follower import Follower
 from ...repositories.followers import Followers
 from ...store.resolve import find_version
 from ..call import Call
 from ..names import model_name
-from .errors import invalid, servable_error, short
+from .errors import error, invalid, servable_error
 from .model_config import check_labels, directories
 from .names import Target, target_of
 from .version_states import VersionStates, status_proto
@@ -45,15 +45,15 @@ class ModelService:
         states = self._states.of(*target.place)
         number = self._labelled(target) if target.label is not None else target.version
         if number is not None and number not in states:
-            raise _not_found(f"Could not find version {number} of model {target.name}")
+            raise error(Code.NOT_FOUND, f"Could not find version {number} of model {target.name}")
         if not states:
             follower = self._followers.of(*target.place)
             why = f": {follower.trouble}" if follower is not None and follower.trouble else ""
-            raise _not_found(f"Could not find any versions of model {target.name}{why}")
+            raise error(Code.NOT_FOUND, f"Could not find any versions of model {target.name}{why}")
         return pb.GetModelStatusResponse(
             model_version_status=[
-                pb.ModelVersionStatus(version=each, state=state, status=status_proto(error))
-                for each, (state, error) in states.items()
+                pb.ModelVersionStatus(version=each, state=state, status=status_proto(wrong))
+                for each, (state, wrong) in states.items()
                 if number in (None, each)
             ]
         )
@@ -61,8 +61,8 @@ class ModelService:
     def _labelled(self, target: Target) -> int:
         try:
             return find_version(self._host.store.model(*target.place), 0, target.label or "").number
-        except ModelhostError as error:
-            raise servable_error(target, error) from None
+        except ModelhostError as ours:
+            raise servable_error(target, ours) from None
 
     async def handle_reload_config_request(
         self, request: pb.ReloadConfigRequest, call: Call
@@ -96,26 +96,19 @@ async def _check_outcomes(changed: Sequence[Follower], deadline: float) -> None:
             outcomes = await asyncio.gather(*waits)
     except TimeoutError:
         late = [model_name(*follower.directory.key) for wait, follower in waits.items() if wait.cancelled()]
-        raise ForeignError(
-            Code.DEADLINE_EXCEEDED,
-            short(f"The config is in force, and these are still being loaded: {', '.join(late)}"),
+        raise error(
+            Code.DEADLINE_EXCEEDED, f"The config is in force, and these are still being loaded: {', '.join(late)}"
         ) from None
     failed = [_failure(follower, *outcome) for follower, outcome in zip(changed, outcomes, strict=True) if outcome]
     if failed:
-        raise ForeignError(
+        raise error(
             Code.UNKNOWN,
-            short(
-                f"{len(failed)} model(s) did not become available: {{{''.join(failed)}}}. The config is in force: its "
-                "other models are served, and these are tried again"
-            ),
+            f"{len(failed)} model(s) did not become available: {{{''.join(failed)}}}. The config is in force: its "
+            "other models are served, and these are tried again",
         )
 
 
-def _failure(follower: Follower, number: int, error: ModelhostError) -> str:
+def _failure(follower: Follower, number: int, why: ModelhostError) -> str:
     name = model_name(*follower.directory.key)
     servable = f"{{name: {name} version: {number}}}" if number else f"{{name: {name}}}"
-    return f"{{{servable} due to error: {error.reason.code.name}: {error.message}}}, "
-
-
-def _not_found(message: str) -> ForeignError:
-    return ForeignError(Code.NOT_FOUND, short(message))
+    return f"{{{servable} due to error: {why.reason.code.name}: {why.message}}}, "

@@ -12,7 +12,6 @@ from ...repositories.followers import Followers
 from ...store.events import Event
 from ...store.phases import WANTED, Phase
 from ...store.store import Store
-from .errors import short
 
 # Of models that had versions which ended, and of such versions of one model; the oldest are forgotten first.
 _MODELS_REMEMBERED = 1000
@@ -87,6 +86,4 @@ def status_proto(error: ModelhostError | None) -> pb.StatusProto:
     """An error as TensorFlow Serving tells it, or that all is well."""
     if error is None:
         return pb.StatusProto()
-    return pb.StatusProto(
-        error_code=error_codes_pb2.Code.ValueType(error.reason.code), error_message=short(error.message)
-    )
+    return pb.StatusProto(error_code=error_codes_pb2.Code.ValueType(error.reason.code), error_message=error.message)
