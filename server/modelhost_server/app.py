@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health_pb2
 
@@ -31,6 +32,9 @@ from .transport.reflection import SERVICE as REFLECTION
 from .transport.reflection import ReflectionService
 from .transport.routes import Route, routes
 from .transport.transports import make_transport
+
+if TYPE_CHECKING:
+    from .rest.door import RestDoor
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Server:
         self._control, self._repository = self._model_control()
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
+        self._rest: RestDoor | None = None
 
     async def start(self) -> list[str]:
         """Starts serving; answers the addresses, with the ports that were really bound.
@@ -77,8 +82,17 @@ class Server:
         transport = make_transport(config.transport, all_routes, config.transport_options)
         addresses = transport.listen(config.listen)
         self._transport = transport
+        rest_urls = []
+        if config.rest is not None:
+            # Whoever does not use it need not have it in memory, nor installed.
+            from .rest.door import RestDoor
+
+            self._rest = RestDoor(self._host, all_routes, config.transport_options)
+            rest_urls = [self._rest.listen(config.rest)]
         await self._host.start()
         await transport.start()
+        if self._rest is not None:
+            await self._rest.start()
         if config.server_processes > 1:
             # A Unix socket cannot be shared this way; the primary alone has those.
             shared = [address for address in addresses if not address.startswith("unix:")]
@@ -98,7 +112,7 @@ class Server:
                     config.model_config_file, directories, self._followers, config.model_config_file_poll_wait_seconds
                 )
             )
-        return addresses
+        return [*addresses, *rest_urls]
 
     def _directories(self) -> list[ModelDirectory]:
         """The directories to follow from the start on; where a file names them, that counts."""
@@ -158,7 +172,8 @@ class Server:
             while self._host.predicting and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_REFUSE_SECONDS / 5)
             seconds = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.gather(self._transport.stop(seconds), *([self._fronts.stop(seconds)] if self._fronts else []))
+            others = [other for other in (self._fronts, self._rest) if other is not None]
+            await asyncio.gather(self._transport.stop(seconds), *(other.stop(seconds) for other in others))
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:

@@ -30,6 +30,13 @@ def serve(
             show_default="127.0.0.1:8500",
         ),
     ] = None,
+    rest: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to serve TensorFlow Serving's and Triton's REST APIs on: HOST:PORT or unix:PATH.",
+            show_default="off",
+        ),
+    ] = None,
     server_name: Annotated[
         str | None,
         typer.Option(help="What Open Inference clients are told of the server's name.", show_default="modelhost"),
@@ -85,7 +92,7 @@ def serve(
     shared_memory: Annotated[
         str | None,
         typer.Option(
-            help="Share memory with callers on this machine: auto (when all of --listen is local), on or off.",
+            help="Share memory with callers on this machine: auto (when --listen and --rest are local), on or off.",
             show_default="auto",
         ),
     ] = None,

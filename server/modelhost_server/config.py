@@ -24,6 +24,7 @@ class ServerConfig(BaseSettings):
     listen: tuple[str, ...] = Field(
         ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
     )
+    rest: str | None = Field(None, description="address of the REST APIs: HOST:PORT, or unix:PATH")
     server_name: str = Field("modelhost", description="what Open Inference clients are told of the server's name")
     transport: TransportName = Field("grpcio", description="what speaks HTTP/2 and gRPC")
     server_processes: int = Field(1, ge=1, le=64, description="processes that speak gRPC, on the same ports")
@@ -47,7 +48,7 @@ class ServerConfig(BaseSettings):
     memory_limit_bytes: int = Field(0, ge=0, description="private memory of all workers together; 0 for no limit")
     tuning: bool = Field(True, description="look for a faster engine for each version, in idle time")
     shared_memory: Literal["auto", "on", "off"] = Field(
-        "auto", description="take and give tensors in memory shared with callers; auto: when all of `listen` is local"
+        "auto", description="tensors in memory shared with callers; auto: when `listen` and `rest` are local"
     )
     model_name: str = Field("default", description="name of the model in `model_base_path`: MODEL or SCOPE/MODEL")
     model_base_path: Path | None = Field(None, description="directory of the versions of one model to host")
@@ -119,7 +120,7 @@ class ServerConfig(BaseSettings):
     def shares_memory(self) -> bool:
         """Whether callers may share memory with the server."""
         if self.shared_memory == "auto":
-            return all(map(_is_local, self.listen))
+            return all(map(_is_local, (*self.listen, *([self.rest] if self.rest else []))))
         return self.shared_memory == "on"
 
     @property

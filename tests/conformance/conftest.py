@@ -21,7 +21,7 @@ collect_ignore_glob = [] if "MODELHOST_PYTHON" in os.environ else ["*/test_*.py"
 
 
 class Server:
-    """A server process; `address` is where it listens, `addresses` all the places that it named."""
+    """A server process; `address` is where it listens, `addresses` all the places, the REST door's URL last."""
 
     def __init__(self, *options: str) -> None:
         self._python = os.environ["MODELHOST_PYTHON"]
@@ -34,9 +34,14 @@ class Server:
             stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         )  # fmt: skip
         assert self.process.stdout is not None
+        self.addresses = [self._announced() for _ in range(1 + ("--rest" in options))]
+        self.address = self.addresses[0]
+
+    def _announced(self) -> str:
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith(_READY), f"the server did not start: {line!r}\n{self.log()}"
-        self.address = line.removeprefix(_READY).strip()
+        return line.removeprefix(_READY).strip()
 
     def log(self) -> str:
         """What the server has logged so far."""

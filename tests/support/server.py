@@ -30,7 +30,7 @@ BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "h2corn"], ind
 
 
 class ServerProcess:
-    """A server process; `address` is where it listens."""
+    """A server process; `address` is where it listens, `addresses` all the places, the REST door's URL last."""
 
     def __init__(self, *options: str, listen: Sequence[str] = ("127.0.0.1:0",), cache_dir: Path | None = None) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="modelhost-test-")
@@ -45,7 +45,7 @@ class ServerProcess:
         watchdog = threading.Timer(_START_SECONDS, self.process.kill)
         watchdog.start()
         self.addresses = []
-        for _ in listen:
+        for _ in range(len(listen) + ("--rest" in options)):
             line = self.process.stdout.readline()
             if not line.startswith(_READY):
                 log = self.log()

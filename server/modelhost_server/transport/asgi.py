@@ -81,12 +81,12 @@ class GrpcApplication:
     async def _answer(self, route: Route, scope: Scope, timeout: bytes, receive: Receive, answer: _Answer) -> None:
         requests = _Requests(receive, route, self._max_receive)
         if not timeout:
-            await _serve(route, requests, answer, Call(None, _caller(scope)))
+            await _serve(route, requests, answer, Call(None, caller(scope)))
             return
         deadline = asyncio.get_running_loop().time() + timeout_seconds(timeout)
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                await _serve(route, requests, answer, Call(deadline, _caller(scope)))
+                await _serve(route, requests, answer, Call(deadline, caller(scope)))
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -104,7 +104,8 @@ async def _serve(route: Route, requests: _Requests, answer: _Answer, call: Call)
     await answer.finish()
 
 
-def _caller(scope: Scope) -> str:
+def caller(scope: Scope) -> str:
+    """Where a call comes from, see `Call`."""
     client = scope.get("client")
     if client is None:
         return "unix:"

@@ -1,0 +1,42 @@
+"""The REST door as an ASGI application: its routes, and what those are told who miss them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .failures import Dialect, error_response
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+# Nobody is there to read it; as nginx logs it.
+_CLIENT_LEFT = 499
+
+
+def answering(endpoint: Endpoint, dialect: Dialect) -> Endpoint:
+    """The endpoint, with whatever goes wrong told in a protocol's words."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_LEFT)
+        except Exception as error:
+            return dialect.response(error)
+
+    return answer
+
+
+def rest_application(routes: Sequence[Route]) -> Starlette:
+    """The application."""
+    return Starlette(routes=routes, exception_handlers={HTTPException: _missed})
+
+
+async def _missed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"Malformed request: {request.method} {request.url.path}"
+    return error_response(error.status_code, message, error.headers)

@@ -1,0 +1,53 @@
+"""The bodies of requests, as far as they are bounded."""
+
+from __future__ import annotations
+
+import zlib
+
+from starlette.requests import Request
+
+from .failures import HttpError
+
+# As zlib tells the two formats from one another: RFC 1952 and RFC 1950.
+_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, decompressed if need be.
+
+    Raises:
+        HttpError: it is larger than the limit, or not compressed as it should be.
+        ClientDisconnect: the caller has left.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", *_WINDOW):
+        raise HttpError(415, "Unsupported compression type", {"Accept-Encoding": ", ".join(_WINDOW)})
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return _decompressed(body, encoding, limit) if encoding in _WINDOW else body
+
+
+def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    decompressor = zlib.decompressobj(_WINDOW[encoding])
+    try:
+        content = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is not {encoding}: {error}") from None
+    if len(content) > limit:
+        raise _too_large(limit)
+    if not decompressor.eof:
+        raise HttpError(400, f"the body is not {encoding}: its end is missing")
+    return content
+
+
+def _too_large(limit: int) -> HttpError:
+    # What is left of the body is not read, so nothing else can follow on the connection.
+    return HttpError(413, f"the request is larger than {limit} bytes", {"Connection": "close"})

@@ -1,0 +1,61 @@
+"""JSON documents: read whatever callers send, and told of in messages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+# A message quotes at most this much of a document.
+_QUOTED = 256
+_KINDS = ((dict, "Object"), (list, "Array"), (str, "String"))
+
+
+class MalformedDocument(ValueError):
+    """These bytes are no JSON. `offset` is where that shows."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+
+
+def read_document(data: bytes | memoryview) -> Any:
+    """The document in UTF-8. NaN, Infinity and -Infinity are numbers; of a name that is there twice the last counts.
+
+    Raises:
+        MalformedDocument: it is none, or too deep, or has a number that is too large.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = bytes(data)
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise MalformedDocument(error.msg, error.pos) from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MalformedDocument(error.msg, error.pos) from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        why = "the document is too deep" if isinstance(error, RecursionError) else str(error)
+        raise MalformedDocument(why, 0) from None
+
+
+def quoted(value: Any) -> str:
+    """A value of a document as a message shows it: its beginning, when it is long."""
+    text = ""
+    for part in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+        text += part
+        if len(text) > _QUOTED:
+            return f"{text[:_QUOTED]}…"
+    return text
+
+
+def kind(value: Any) -> str:
+    """What a value is, in the words of TensorFlow Serving's messages."""
+    if value is None:
+        return "Null"
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    return next((name for of, name in _KINDS if isinstance(value, of)), "Number")

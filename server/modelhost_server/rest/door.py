@@ -1,0 +1,93 @@
+"""Serves the REST door by uvicorn, which tells of callers that leave; h2corn does not, for HTTP/1.1."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvicorn
+
+from ..hosting.host import Host
+from ..transport.base import TransportOptions
+from ..transport.listeners import Listeners
+from ..transport.routes import Route
+from . import open_inference, paths, tensorflow_serving
+from .application import rest_application
+from .calls import Methods
+
+# Clients keep connections and do not expect them to go; nothing is lost by keeping them, too.
+_KEEP_ALIVE_SECONDS = 600
+
+
+class RestDoor:
+    """HTTP beside gRPC, over the same services. Listens, starts and stops once, in this order."""
+
+    def __init__(self, host: Host, routes: Sequence[Route], options: TransportOptions) -> None:
+        paths.register()
+        methods = Methods(routes)
+        self._application = rest_application(
+            [
+                *tensorflow_serving.routes(host, methods, options.max_receive_bytes),
+                *open_inference.routes(methods, options.max_receive_bytes),
+            ]
+        )
+        self._tls = options.tls
+        self._listeners = Listeners(reuse_port=False)
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def listen(self, address: str) -> str:
+        """Takes an address, HOST:PORT or unix:PATH; answers it as a URL, with the port that was really bound.
+
+        Raises:
+            OSError: it cannot be listened on.
+        """
+        (opened,) = self._listeners.open([address])
+        secured = self._tls is not None and not self._listeners.unix
+        return f"{'https' if secured else 'http'}://{opened}"
+
+    async def start(self) -> None:
+        """Begins to answer."""
+        server = self._server = _Server(self._config())
+        sockets = [*self._listeners.tcp, *self._listeners.unix]
+        self._serving = asyncio.create_task(server.serve(sockets))
+        await server.listening.wait()
+
+    async def stop(self, seconds: float) -> None:
+        """Takes no new requests, gives those under way this long, and ends."""
+        if self._server is not None and self._serving is not None:
+            self._server.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
+            self._server.should_exit = True
+            await self._serving
+        self._listeners.close()
+
+    def _config(self) -> uvicorn.Config:
+        secured: dict[str, Any] = {}
+        # As with gRPC: who may connect to a Unix socket is the file system's to say.
+        if self._tls is not None and self._listeners.tcp:
+            secured = {"ssl_certfile": self._tls.certificate, "ssl_keyfile": self._tls.key}
+            if self._tls.client_ca is not None:
+                secured |= {"ssl_ca_certs": str(self._tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+        return uvicorn.Config(
+            self._application, http="h11", ws="none", lifespan="off", log_config=None, log_level="error",
+            access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, **secured,
+        )  # fmt: skip
+
+
+class _Server(uvicorn.Server):
+    """A server in somebody else's process: signals are not its business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
