@@ -93,7 +93,9 @@ def shelf(models: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("page", ["quickstart.md", "scopes.md", "directories.md", "engines.md", "sdk.md", "cli.md"])
+@pytest.mark.parametrize(
+    "page", ["quickstart.md", "scopes.md", "directories.md", "engines.md", "sdk.md", "cli.md", "migration.md"]
+)
 def test_the_examples_of_a_page_run(page, fresh, shelf, tmp_path):
     text = (DOCS / page).read_text().replace("/models/", f"{shelf}/")
     text = text.replace("serve --listen 127.0.0.1:8500", "serve --listen 127.0.0.1:0")

@@ -29,8 +29,8 @@ from .errors import invalid
 from .names import Target, model_spec, target_of
 from .tensors import raw_inputs, typed_values
 
-# From here on a request is worth taking apart.
-_LARGE_BYTES = 16 << 10
+# From here on a request is worth taking apart: protobuf makes an object of each value in `float_val`.
+_LARGE_BYTES = 256
 # Fields of PredictRequest, PredictResponse and TensorProto.
 _INPUTS, _OUTPUTS = 2, 1
 _DTYPE, _SHAPE, _VERSION_NUMBER, _CONTENT, _STRINGS = 1, 2, 3, 4, 8
