@@ -70,7 +70,7 @@ def test_requests_are_read_as_protobuf_reads_them(message):
     read = wire.read_request(data)
     assert plain(read.inputs) == plain(raw_inputs(message.inputs, len(data)))
     assert read.target == (target_of(message.model_spec) if message.HasField("model_spec") else None)
-    assert read.output_filter == message.output_filter
+    assert list(read.output_filter) == list(message.output_filter)
 
 
 @settings(max_examples=300, deadline=None)

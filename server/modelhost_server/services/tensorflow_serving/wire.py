@@ -29,8 +29,8 @@ from .errors import invalid
 from .names import Target, model_spec, target_of
 from .tensors import raw_inputs, typed_values
 
-# From here on a request is worth taking apart: protobuf makes an object of each value in `float_val`.
-_LARGE_BYTES = 256
+# Callers ask for few things, again and again: what is no longer than this is read once.
+_SHORT_BYTES = 512
 # Fields of PredictRequest, PredictResponse and TensorProto.
 _INPUTS, _OUTPUTS = 2, 1
 _DTYPE, _SHAPE, _VERSION_NUMBER, _CONTENT, _STRINGS = 1, 2, 3, 4, 8
@@ -47,29 +47,35 @@ class Request(NamedTuple):
 
 
 def read_request(data: bytes) -> Request:
-    """A PredictRequest. Tensors of a large one look into `data`.
+    """A PredictRequest. Its tensors look into `data` where that is how they are in memory.
 
     Raises:
         ForeignError: it is none.
     """
     try:
-        if len(data) >= _LARGE_BYTES:
-            try:
-                rest, inputs = read_map(data, _INPUTS, _tensor)
-                return _request(pb.PredictRequest.FromString(rest), inputs)
-            except (UnusualError, IndexError, UnicodeDecodeError):
-                pass
-        message = pb.PredictRequest.FromString(data)
+        try:
+            rest, inputs = read_map(data, _INPUTS, _tensor)
+            short = len(rest) <= _SHORT_BYTES
+            target, output_filter = _short(rest) if short else _rest(pb.PredictRequest.FromString(rest))
+        except (UnusualError, IndexError, UnicodeDecodeError):
+            message = pb.PredictRequest.FromString(data)
+            target, output_filter = _rest(message)
+            inputs = raw_inputs(message.inputs, len(data))
     except DecodeError:
         raise invalid(
             f"expected a tensorflow.serving.PredictRequest; got {len(data)} bytes that are truncated or corrupt"
         ) from None
-    return _request(message, raw_inputs(message.inputs, len(data)))
+    return Request(target, inputs, output_filter)
 
 
-def _request(message: pb.PredictRequest, inputs: Mapping[str, RawTensor]) -> Request:
-    target = target_of(message.model_spec) if message.HasField("model_spec") else None
-    return Request(target, inputs, message.output_filter)
+@lru_cache(4096)
+def _short(rest: bytes) -> tuple[Target | None, Sequence[str]]:
+    return _rest(pb.PredictRequest.FromString(rest))
+
+
+def _rest(message: pb.PredictRequest) -> tuple[Target | None, Sequence[str]]:
+    """All but the inputs."""
+    return target_of(message.model_spec) if message.HasField("model_spec") else None, tuple(message.output_filter)
 
 
 def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
