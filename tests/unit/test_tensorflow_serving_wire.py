@@ -103,6 +103,15 @@ def test_large_typed_values_are_not_copied(dtype):
     assert bytes(read.data) == raw_tensor(tensor).data
 
 
+def test_shapes_of_any_length_are_read():
+    long_names = tensor_pb2.TensorShapeProto(dim=[tensor_pb2.TensorShapeProto.Dim(size=2, name="n" * 1000)])
+    message = pb.PredictRequest(
+        inputs={"x": tensor_pb2.TensorProto(dtype=1, tensor_shape=long_names, float_val=[1, 2])}
+    )  # fmt: skip
+    (read,) = wire.read_request(message.SerializeToString()).inputs.values()
+    assert (list(read.shape), bytes(read.data)) == ([2], array("f", [1, 2]).tobytes())
+
+
 def test_few_bytes_cannot_ask_for_much_memory():
     for dtype in (1, STRING):
         tensor = tensor_pb2.TensorProto(dtype=dtype, tensor_shape=dims(1 << 28))

@@ -29,8 +29,8 @@ from .errors import invalid
 from .names import Target, model_spec, target_of
 from .tensors import raw_inputs, typed_values
 
-# Callers ask for few things, again and again: what is no longer than this is read once.
-_SHORT_BYTES = 512
+# Callers ask for few things, again and again: what is no longer than this is read once, and kept.
+_KEPT_BYTES = 512
 # Fields of PredictRequest, PredictResponse and TensorProto.
 _INPUTS, _OUTPUTS = 2, 1
 _DTYPE, _SHAPE, _VERSION_NUMBER, _CONTENT, _STRINGS = 1, 2, 3, 4, 8
@@ -55,11 +55,10 @@ def read_request(data: bytes) -> Request:
     try:
         try:
             rest, inputs = read_map(data, _INPUTS, _tensor)
-            short = len(rest) <= _SHORT_BYTES
-            target, output_filter = _short(rest) if short else _rest(pb.PredictRequest.FromString(rest))
+            target, output_filter = (_read_named_once if len(rest) <= _KEPT_BYTES else _read_named)(rest)
         except (UnusualError, IndexError, UnicodeDecodeError):
             message = pb.PredictRequest.FromString(data)
-            target, output_filter = _rest(message)
+            target, output_filter = _named(message)
             inputs = raw_inputs(message.inputs, len(data))
     except DecodeError:
         raise invalid(
@@ -68,14 +67,16 @@ def read_request(data: bytes) -> Request:
     return Request(target, inputs, output_filter)
 
 
-@lru_cache(4096)
-def _short(rest: bytes) -> tuple[Target | None, Sequence[str]]:
-    return _rest(pb.PredictRequest.FromString(rest))
-
-
-def _rest(message: pb.PredictRequest) -> tuple[Target | None, Sequence[str]]:
-    """All but the inputs."""
+def _named(message: pb.PredictRequest) -> tuple[Target | None, Sequence[str]]:
+    """What a request names."""
     return target_of(message.model_spec) if message.HasField("model_spec") else None, tuple(message.output_filter)
+
+
+def _read_named(data: bytes) -> tuple[Target | None, Sequence[str]]:
+    return _named(pb.PredictRequest.FromString(data))
+
+
+_read_named_once = lru_cache(4096)(_read_named)
 
 
 def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
@@ -84,19 +85,22 @@ def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
         raise UnusualError
     dtype, _ = read_varint(data, fields.pop(_DTYPE)[0])
     fields.pop(_VERSION_NUMBER, None)
-    shape = _shape(data[slice(*fields.pop(_SHAPE, (0, 0)))])
+    shape = data[slice(*fields.pop(_SHAPE, (0, 0)))]
+    if len(shape) > _KEPT_BYTES:
+        raise UnusualError
+    extents = _extents(shape)
     # What is left is the content, in the one field or the other.
     if dtype == STRING or fields.keys() not in ({_CONTENT}, {_PLAIN.get(dtype, _CONTENT)}):
         raise UnusualError
     content = memoryview(data)[slice(*fields.popitem()[1])]
     # The last one of fewer values repeats.
-    if dtype not in ITEMSIZE or len(content) != element_count(shape) * ITEMSIZE[dtype]:
+    if dtype not in ITEMSIZE or len(content) != element_count(extents) * ITEMSIZE[dtype]:
         raise UnusualError
-    return RawTensor(dtype, shape, content)
+    return RawTensor(dtype, extents, content)
 
 
 @lru_cache(4096)
-def _shape(encoded: bytes) -> tuple[int, ...]:
+def _extents(encoded: bytes) -> tuple[int, ...]:
     shape = tensor_pb2.TensorShapeProto.FromString(encoded)
     extents = tuple(dim.size for dim in shape.dim)
     if shape.unknown_rank or any(extent < 0 for extent in extents):
