@@ -77,13 +77,15 @@ def test_a_version_that_is_not_available_says_why(
     assert says in caught.value.message
     assert caught.value.details["resource"] == "scopes/default/models/m/versions/1"
     assert bool(caught.value.retry_after) == (code is Code.UNAVAILABLE)
+    assert ("recovering" in caught.value.details) == (reason is Reason.VERSION_LOADING)
     assert version.handles == 0
 
 
 def test_a_version_that_waits_is_still_loading(store: Store) -> None:
     hosted(store, Phase.WAITING)
-    with refused(Reason.VERSION_LOADING):
+    with refused(Reason.VERSION_LOADING) as caught:
         store.acquire("", "m")
+    assert "recovering" not in caught.value.details
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def error(reason: Reason, **details: object) -> ModelhostError:
         (Target("m"), error(Reason.MODEL_NOT_FOUND), 5, "Servable not found for request: Latest(m)"),
         (Target("s/m", 3), error(Reason.SCOPE_NOT_FOUND), 5, "Servable not found for request: Specific(s/m, 3)"),
         (Target("m", 4), error(Reason.VERSION_NOT_FOUND), 5, "Servable not found for request: Specific(m, 4)"),
-        (Target("m"), error(Reason.VERSION_LOADING, phase="LOADING"), 5, "Servable not found for request: Latest(m)"),
-        (Target("m"), error(Reason.VERSION_LOADING, phase="RECOVERING"), 14, "ours"),
+        (Target("m"), error(Reason.VERSION_LOADING), 5, "Servable not found for request: Latest(m)"),
+        (Target("m"), error(Reason.VERSION_LOADING, recovering=True), 14, "ours"),
         (Target("m"), error(Reason.VERSION_FAILED), 5, "Servable not found for request: Latest(m)"),
         (
             Target("m", None, "stable"),

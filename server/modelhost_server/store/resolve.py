@@ -73,9 +73,11 @@ def not_available(version: Version) -> ModelhostError:
     resource = version_resource(version.scope, version.model, version.number)
 
     def error(reason: Reason, message: str, retry_after: float | None = None) -> ModelhostError:
-        return ModelhostError(
-            reason, f"{resource} {message}", retry_after=retry_after, resource=resource, phase=version.phase.name
-        )
+        found = ModelhostError(reason, f"{resource} {message}", retry_after=retry_after, resource=resource)
+        if version.phase in WANTED and version.available_since:
+            # It has served before.
+            found.details["recovering"] = "true"
+        return found
 
     match version.phase:
         case Phase.FAILED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...errors import Code, ForeignError, ModelhostError, Reason
-from ...store.phases import Phase
 from .names import Target
 
 # As TensorFlow Serving has it: a status must fit into HTTP headers.
@@ -51,7 +50,7 @@ def servable_error(target: Target, ours: ModelhostError) -> ForeignError:
     if target.label is not None and ours.reason in {*_NO_MODEL, Reason.LABEL_NOT_FOUND}:
         return _unrecognized(target)
     # A server of TensorFlow Serving's would have died with the worker, and be UNAVAILABLE.
-    if ours.reason not in _NO_SERVABLE or ours.details.get("phase") == Phase.RECOVERING.name:
+    if ours.reason not in _NO_SERVABLE or "recovering" in ours.details:
         return translate(ours)
     # TensorFlow Serving knows the version that a label stands for before it finds out that it is not available.
     version = int(ours.details["resource"].rpartition("/")[2]) if target.label is not None else target.version
