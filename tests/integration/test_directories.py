@@ -80,7 +80,7 @@ def test_a_config_file_is_hosted_and_followed(models, tmp_path):
     file.write_text(config_text(*both) + "a_field_of_tomorrow: 1")
     # As in upstream's container, where both are given: the file counts.
     options = ["--model-base-path", str(tmp_path / "c"), "--model-config-file", str(file)]
-    with ServerProcess(*options, "--model-config-file-poll-wait-seconds", "0.1") as own:
+    with ServerProcess(*options, "--model_config_file_poll_wait_seconds=0.1") as own:
         stubs = Stubs(own.address)
         serving = ModelServiceStub(stubs.channel)
         serving.settle("a", {1: "AVAILABLE"})
