@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from modelhost.v1 import model_pb2
+from modelhost.v1 import model_pb2, model_service_pb2, scope_pb2, scope_service_pb2
 from modelhost_server.compat import serving_model_config_pb2
 from support.calls import CRASH, eventually, failure, half, load, request, scalar, unload, version_of
 from support.server import ServerProcess, Stubs
@@ -182,6 +182,24 @@ def test_a_broken_version_stops_nothing_and_is_loaded_when_it_is_mended(own, ser
     serving.settle(name, {2: "AVAILABLE", 1: "END"})
     assert serving.statuses(name, version=2)[0].status.error_message == ""
     assert serving.states(f"{name}-good") == {1: "AVAILABLE"}
+
+
+def test_where_memory_comes_first_the_old_version_goes_before_the_new_one_comes(own, serving, models, base, name):
+    config = scope_pb2.ScopeConfig(load_order=scope_pb2.LOAD_ORDER_MEMORY_FIRST)
+    own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope=name, config=config), timeout=30)
+    put(models, base, 1)
+    serving.reload(model_config(f"{name}/half", base))
+    watch = own.models.WatchModels(model_service_pb2.WatchModelsRequest(scope=name), timeout=30)
+    # What there is, and that it is all.
+    assert [next(watch).version.version, next(watch).version.version] == [1, 0]
+    put(models, base, 2)
+    changes = []
+    while (2, model_pb2.VERSION_STATE_AVAILABLE) not in changes:
+        version = next(watch).version
+        changes.append((version.version, version.state))
+    watch.cancel()
+    gone = changes.index((1, model_pb2.VERSION_STATE_UNLOADED))
+    assert gone < changes.index((2, model_pb2.VERSION_STATE_LOADING))
 
 
 def test_a_version_in_quarantine_stays_there(own, serving, models, base, name):
