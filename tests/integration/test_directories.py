@@ -242,5 +242,25 @@ def test_what_somebody_else_loaded_is_left_alone(own, serving, models, base, nam
     assert half(own, "default", name) == 5.0
 
 
+def test_zero_seconds_mean_one_look(models, base):
+    put(models, base, 1)
+    (base.with_name("empty") / "1").mkdir(parents=True)
+    options = [f"--model-base-path={base}", "--model-name=half", "--file-system-poll-wait-seconds=0"]
+    with ServerProcess(*options) as own:
+        stubs = Stubs(own.address)
+        serving = ModelServiceStub(stubs.channel)
+        serving.settle("half", {1: "AVAILABLE"})
+        put(models, base, 2, "half_plus_three")
+        # What is added is looked at, once, and what is not complete then is told.
+        _, _, message = failure(
+            lambda: serving.reload(model_config("half", base), model_config("empty", base.with_name("empty")))
+        )
+        assert "1 is not complete: saved_model.pb is missing" in message
+        assert serving.states("half") == {1: "AVAILABLE"}
+        serving.reload(model_config("half", base, {"latest": {"num_versions": 2}}))
+        assert serving.states("half") == {2: "AVAILABLE", 1: "AVAILABLE"}
+        stubs.close()
+
+
 def test_the_server_ends_while_it_follows(own):
     assert own.process.stop(signal.SIGTERM) == 0

@@ -77,11 +77,14 @@ class Follower:
     async def settled(self) -> tuple[int, ModelhostError] | None:
         """Waits until all that is wanted has been tried; why the newest of it is not AVAILABLE, with its number."""
         await self._settled.wait()
-        wanted = self._wanted()
-        if not wanted:
-            return 0, ModelhostError(Reason.SOURCE_NOT_FOUND, self.trouble or "it is not to be hosted any more")
-        newest = self._found[max(wanted)]
-        return (max(wanted), newest.failure) if newest.failure is not None else None
+        wanted, pending = self._wanted(), self.pending()
+        if wanted:
+            newest = max(wanted)
+            failure = self._found[newest].failure
+            return (newest, failure) if failure is not None else None
+        if pending:
+            return max(pending), pending[max(pending)]
+        return 0, ModelhostError(Reason.SOURCE_NOT_FOUND, self.trouble or "it is not to be hosted any more")
 
     def pending(self) -> dict[int, ModelhostError]:
         """Why versions that are there are not hosted."""
@@ -98,10 +101,10 @@ class Follower:
 
     async def stop(self) -> None:
         """Ends following; what is hosted stays."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         self._settled.set()
 
     async def abandon(self) -> None:
@@ -246,6 +249,8 @@ class Follower:
     async def _unload(self, numbers: set[int]) -> None:
         scope, model = self.directory.key
         for number in sorted(numbers):
+            if number not in self._ours():
+                continue
             logger.info("%s: it is not among the versions to host any more", version_resource(scope, model, number))
             # Who said "memory first" wants it given back before the next load begins.
             wait = self._host.store.scope(scope).config.memory_first
@@ -273,7 +278,8 @@ class Follower:
         """Whether all that is wanted has been tried."""
         wanted = self._wanted()
         if not wanted:
-            return bool(self.trouble)
+            # What is not complete may become so, if somebody looks again.
+            return bool(self.trouble) or self._poll_wait == 0
         return all(
             self._found[number].failure is not None or self._phase(number) in (Phase.AVAILABLE, Phase.FAILED)
             for number in wanted
