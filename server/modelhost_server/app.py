@@ -14,8 +14,8 @@ from .hosting.background import Background
 from .hosting.host import Host
 from .hosting.tuning import CANDIDATES
 from .memory import keep_freed_memory
-from .repositories.follower import ModelDirectory
 from .repositories.followers import Followers
+from .repositories.model_directory import ModelDirectory
 from .repositories.triton_control import Mode, ModelControl
 from .repositories.triton_repository import TritonRepository
 from .services.call import Service

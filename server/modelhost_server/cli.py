@@ -140,6 +140,7 @@ def serve(
         bool | None,
         typer.Option(
             "--allow-version-labels-for-unavailable-models",
+            "--allow_version_labels_for_unavailable_models",
             help="Let a reload put labels on versions that are not available yet.",
         ),
     ] = None,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from modelhost.v1 import model_pb2
+from modelhost.v1 import model_pb2, model_service_pb2, scope_pb2, scope_service_pb2
 from modelhost_server.compat import serving_model_config_pb2
 from support.calls import CRASH, eventually, failure, half, load, request, scalar, unload, version_of
 from support.server import ServerProcess, Stubs
@@ -80,7 +80,7 @@ def test_a_config_file_is_hosted_and_followed(models, tmp_path):
     file.write_text(config_text(*both) + "a_field_of_tomorrow: 1")
     # As in upstream's container, where both are given: the file counts.
     options = ["--model-base-path", str(tmp_path / "c"), "--model-config-file", str(file)]
-    with ServerProcess(*options, "--model-config-file-poll-wait-seconds", "0.1") as own:
+    with ServerProcess(*options, "--model_config_file_poll_wait_seconds=0.1") as own:
         stubs = Stubs(own.address)
         serving = ModelServiceStub(stubs.channel)
         serving.settle("a", {1: "AVAILABLE"})
@@ -184,6 +184,24 @@ def test_a_broken_version_stops_nothing_and_is_loaded_when_it_is_mended(own, ser
     assert serving.states(f"{name}-good") == {1: "AVAILABLE"}
 
 
+def test_where_memory_comes_first_the_old_version_goes_before_the_new_one_comes(own, serving, models, base, name):
+    config = scope_pb2.ScopeConfig(load_order=scope_pb2.LOAD_ORDER_MEMORY_FIRST)
+    own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope=name, config=config), timeout=30)
+    put(models, base, 1)
+    serving.reload(model_config(f"{name}/half", base))
+    watch = own.models.WatchModels(model_service_pb2.WatchModelsRequest(scope=name), timeout=30)
+    # What there is, and that it is all.
+    assert [next(watch).version.version, next(watch).version.version] == [1, 0]
+    put(models, base, 2)
+    changes = []
+    while (2, model_pb2.VERSION_STATE_AVAILABLE) not in changes:
+        version = next(watch).version
+        changes.append((version.version, version.state))
+    watch.cancel()
+    gone = changes.index((1, model_pb2.VERSION_STATE_UNLOADED))
+    assert gone < changes.index((2, model_pb2.VERSION_STATE_LOADING))
+
+
 def test_a_version_in_quarantine_stays_there(own, serving, models, base, name):
     put(models, base, 1, "crasher")
     # In a scope of its own, for its worker is killed.
@@ -222,6 +240,26 @@ def test_what_somebody_else_loaded_is_left_alone(own, serving, models, base, nam
     serving.reload()
     serving.settle(name, {7: "AVAILABLE", 1: "END"})
     assert half(own, "default", name) == 5.0
+
+
+def test_zero_seconds_mean_one_look(models, base):
+    put(models, base, 1)
+    (base.with_name("empty") / "1").mkdir(parents=True)
+    options = [f"--model-base-path={base}", "--model-name=half", "--file-system-poll-wait-seconds=0"]
+    with ServerProcess(*options) as own:
+        stubs = Stubs(own.address)
+        serving = ModelServiceStub(stubs.channel)
+        serving.settle("half", {1: "AVAILABLE"})
+        put(models, base, 2, "half_plus_three")
+        # What is added is looked at, once, and what is not complete then is told.
+        _, _, message = failure(
+            lambda: serving.reload(model_config("half", base), model_config("empty", base.with_name("empty")))
+        )
+        assert "1 is not complete: saved_model.pb is missing" in message
+        assert serving.states("half") == {1: "AVAILABLE"}
+        serving.reload(model_config("half", base, {"latest": {"num_versions": 2}}))
+        assert serving.states("half") == {2: "AVAILABLE", 1: "AVAILABLE"}
+        stubs.close()
 
 
 def test_the_server_ends_while_it_follows(own):

@@ -53,6 +53,10 @@ def test_a_policy_is_changed_by_a_reload(stubs, serving, models, base, name):
     assert serving.states(name) == {3: "AVAILABLE", 2: "AVAILABLE"}
     serving.reload(model_config(name, base, {"specific": {"versions": [1, 4]}}))
     serving.settle(name, {3: "END", 2: "END", 1: "AVAILABLE"})
+    code, message = refused(serving, model_config(name, base, {"specific": {"versions": [4]}}))
+    assert code is grpc.StatusCode.UNKNOWN
+    assert f"the directory {base} has no version to host" in message
+    serving.settle(name, {3: "END", 2: "END", 1: "END"})
     serving.reload(model_config(name, base, {"all": {}}))
     assert serving.states(name) == {3: "AVAILABLE", 2: "AVAILABLE", 1: "AVAILABLE"}
     # Of another directory, the same numbers are other versions.

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from modelhost_server.compat import serving_model_config_pb2 as pb
 from modelhost_server.errors import Code, ForeignError, ModelhostError, Reason
-from modelhost_server.repositories.follower import ModelDirectory
+from modelhost_server.repositories.model_directory import ModelDirectory
 from modelhost_server.repositories.policy import All, Latest, Specific, VersionPolicy
 from modelhost_server.services.tensorflow_serving.config_file import read_config_file
 from modelhost_server.services.tensorflow_serving.model_config import check_labels, directories, one_model

@@ -338,3 +338,16 @@ def test_what_a_worker_said_is_kept(store: Store) -> None:
     assert version.loaded is not None
     assert version.loaded.private_bytes == 10
     assert version.statistics.load_ns == 30
+
+
+def test_labels_are_moved_and_taken_off_by_themselves(store: Store) -> None:
+    one, two = (hosted(store, version=number, keep_older=True) for number in (1, 2))
+    store.add_labels(one, ("stable", "canary"))
+    store.add_labels(two, ("canary",))
+    labels = store.model("", "m").labels
+    assert labels == {"stable": 1, "canary": 2}
+    revision = store.events.revision
+    store.remove_label(one, "canary")
+    assert (labels, store.events.revision) == ({"stable": 1, "canary": 2}, revision)
+    store.remove_label(one, "stable")
+    assert store.events.since(revision)[0].labels == (("canary", 2),)

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
@@ -15,33 +14,15 @@ from ..store.names import model_resource, version_resource
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import WANTED, Phase
 from ..store.records import LoadOptions, Version
-from .directory import look_at_versions
+from .directory import Look, look_at_versions
 from .found import Found
-from .policy import Latest, VersionPolicy, chosen, to_retire
+from .model_directory import ModelDirectory
+from .policy import chosen, to_retire
 
 logger = logging.getLogger(__name__)
 
-_NEWEST = Latest()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDirectory:
-    """A directory of one model's versions, each in a sub-directory that its number names.
-
-    Attributes:
-        labels: the versions that labels are to be on.
-    """
-
-    scope: str
-    model: str
-    base_path: str
-    policy: VersionPolicy = _NEWEST
-    labels: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The scope and the model."""
-        return self.scope, self.model
+# What can be wrong besides a version, whose number is above these.
+_DIRECTORY, _HOSTING = 0, -1
 
 
 class Follower:
@@ -54,17 +35,18 @@ class Follower:
 
     def __init__(self, host: Host, directory: ModelDirectory, poll_wait: float, threads: Executor) -> None:
         self.directory = directory
-        # Why the directory cannot be followed; "" while it can.
-        self.trouble = ""
         self._host = host
         self._poll_wait = poll_wait
         self._threads = threads
-        self._is_readable = True
+        # Why the directory cannot be read; "" while it can.
+        self._unreadable = "has not been looked at yet"
         self._found: dict[int, Found] = {}
         self._labels: dict[str, int] = {}
         self._said: dict[int, str] = {}
         self._wake = asyncio.Event()
         self._look_due = True
+        # Something has changed since what is wanted was last compared with what is hosted.
+        self._is_news = True
         self._timer: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         self._task = asyncio.create_task(self._follow())
@@ -76,20 +58,33 @@ class Follower:
         self.directory = directory
         self._put_labels()
         self._settled.clear()
+        self._is_news = True
         self._be_due()
 
     def wake(self) -> None:
         """Something about the model has changed in the store."""
+        self._is_news = True
         self._wake.set()
+
+    @property
+    def trouble(self) -> str:
+        """Why there is nothing to host; "" while there is something, or may be soon."""
+        why = self._unreadable
+        if not why and not self._there():
+            why = "has no version to host: expected sub-directories named by the numbers of versions"
+        return f"the directory {self.directory.base_path} {why}" if why else ""
 
     async def settled(self) -> tuple[int, ModelhostError] | None:
         """Waits until all that is wanted has been tried; why the newest of it is not AVAILABLE, with its number."""
         await self._settled.wait()
-        wanted = self._wanted()
-        if not wanted:
-            return 0, ModelhostError(Reason.SOURCE_NOT_FOUND, self.trouble)
-        newest = self._found[max(wanted)]
-        return (max(wanted), newest.failure) if newest.failure is not None else None
+        wanted, pending = self._wanted(), self.pending()
+        if wanted:
+            newest = max(wanted)
+            failure = self._found[newest].failure
+            return (newest, failure) if failure is not None else None
+        if pending:
+            return max(pending), pending[max(pending)]
+        return 0, ModelhostError(Reason.SOURCE_NOT_FOUND, self.trouble or "it is not to be hosted any more")
 
     def pending(self) -> dict[int, ModelhostError]:
         """Why versions that are there are not hosted."""
@@ -106,10 +101,10 @@ class Follower:
 
     async def stop(self) -> None:
         """Ends following; what is hosted stays."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         self._settled.set()
 
     async def abandon(self) -> None:
@@ -126,11 +121,16 @@ class Follower:
                 if self._look_due:
                     self._look_due = False
                     await self._look()
-                await self._host_wanted()
+                if self._is_news:
+                    self._is_news = False
+                    await self._host_wanted()
+                    self._say(_HOSTING, "")
             except ModelhostError as error:
-                self._say(0, error.message)
+                self._is_news = True
+                self._say(_HOSTING, error.message)
             except Exception:
                 # Whatever it was, the next look may find it mended, and the other models must not know of it.
+                self._is_news = True
                 logger.exception("%s: following its directory failed", model_resource(*self.directory.key))
             await self._wake.wait()
 
@@ -147,15 +147,21 @@ class Follower:
             looks = await loop.run_in_executor(self._threads, look_at_versions, base_path, known)
         except OSError as error:
             # What is hosted stays: the directory may be back soon.
-            self._is_readable = False
-            self._trouble(f"the directory {base_path} cannot be read: {error.strerror}")
+            self._unreadable = f"cannot be read: {error.strerror}"
+            self._is_news = True
             return
         finally:
             if self._poll_wait > 0:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._timer = loop.call_later(self._poll_wait, self._be_due)
-        self._is_readable, now = True, time.time()
+        # Most looks find what was there before, all of it known: that must cost next to nothing.
+        if self._unreadable or looks != {number: (path, None) for number, path in known.items()}:
+            self._unreadable, self._is_news = "", True
+            self._note_looks(looks)
+
+    def _note_looks(self, looks: Mapping[int, tuple[str, Look | None]]) -> None:
+        now = time.time()
         for number, found in self._found.items():
             found.is_there = number in looks
         for number, (path, new) in looks.items():
@@ -165,7 +171,6 @@ class Follower:
             self._found[number] = found
             if new is not None:
                 found.note_look(new, now, self._poll_wait)
-        self._trouble("" if self._there() else f"the directory {base_path} has no version to host")
 
     def _there(self) -> set[int]:
         """Of the versions that are there, those that the policy says."""
@@ -183,13 +188,14 @@ class Follower:
         for number, found in self._found.items():
             found.note_phase()
             self._say(number, found.failure.message if found.failure is not None else "")
+        self._say(_DIRECTORY, self.trouble)
         wanted = self._wanted()
         if wanted:
             await self._ensure_scope()
         hosted = {number: version.phase for number, version in self._ours().items()}
         phases = {number: self._phase(number) for number in wanted}
         memory_first = bool(wanted) and self._host.store.scope(self.directory.scope).config.memory_first
-        is_empty = self._is_readable and not self._there()
+        is_empty = not self._unreadable and not self._there()
         await self._unload(to_retire(hosted, phases, at_once=is_empty or memory_first))
         for number in sorted(wanted, reverse=True):
             await self._load(number)
@@ -243,6 +249,8 @@ class Follower:
     async def _unload(self, numbers: set[int]) -> None:
         scope, model = self.directory.key
         for number in sorted(numbers):
+            if number not in self._ours():
+                continue
             logger.info("%s: it is not among the versions to host any more", version_resource(scope, model, number))
             # Who said "memory first" wants it given back before the next load begins.
             wait = self._host.store.scope(scope).config.memory_first
@@ -270,7 +278,8 @@ class Follower:
         """Whether all that is wanted has been tried."""
         wanted = self._wanted()
         if not wanted:
-            return bool(self.trouble)
+            # What is not complete may become so, if somebody looks again.
+            return bool(self.trouble) or self._poll_wait == 0
         return all(
             self._found[number].failure is not None or self._phase(number) in (Phase.AVAILABLE, Phase.FAILED)
             for number in wanted
@@ -278,13 +287,9 @@ class Follower:
 
     # What is said of it
 
-    def _trouble(self, text: str) -> None:
-        self.trouble = text
-        self._say(0, text)
-
     def _say(self, number: int, text: str) -> None:
-        """Logs what is wrong with a version (0: with the directory), once."""
+        """Logs what is wrong with a version, or besides the versions, once."""
         if text and self._said.get(number) != text:
             key = self.directory.key
-            logger.warning("%s: %s", version_resource(*key, number) if number else model_resource(*key), text)
+            logger.warning("%s: %s", version_resource(*key, number) if number > 0 else model_resource(*key), text)
         self._said[number] = text

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ..hosting.background import Background
 from ..hosting.host import Host
 from ..store.events import Event
-from .follower import Follower, ModelDirectory
+from .follower import Follower
+from .model_directory import ModelDirectory
 
 # Looks that hang, as on a file system that is away, take a thread each and must not take the last one.
 _THREADS = 32

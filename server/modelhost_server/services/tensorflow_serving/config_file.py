@@ -10,8 +10,8 @@ from google.protobuf import text_format
 
 from ...compat import serving_model_config_pb2 as pb
 from ...errors import ForeignError, ModelhostError, Reason
-from ...repositories.follower import ModelDirectory
 from ...repositories.followers import Followers
+from ...repositories.model_directory import ModelDirectory
 from .model_config import directories
 
 logger = logging.getLogger(__name__)

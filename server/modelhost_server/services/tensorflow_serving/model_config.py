@@ -8,7 +8,7 @@ from pathlib import Path
 from ...compat import serving_model_config_pb2 as pb
 from ...errors import Code, ModelhostError
 from ...hosting.sources import local_path
-from ...repositories.follower import ModelDirectory
+from ...repositories.model_directory import ModelDirectory
 from ...repositories.policy import All, Latest, Specific, VersionPolicy
 from ...store.names import check_label, check_name
 from ...store.phases import Phase
