@@ -20,7 +20,7 @@ LIMIT = 1000
 
 async def echo(request, call):
     if request == b"fail":
-        raise ModelhostError(Reason.MODEL_NOT_FOUND, "100 % of Bücher\nare gone", model="b")
+        raise ModelhostError(Reason.MODEL_NOT_FOUND, "100 % of Bücher\nare gone: ", model="b")
     if request == b"hang":
         await asyncio.sleep(60)
     return request
@@ -115,10 +115,10 @@ def test_errors_are_told_with_their_details(path):
     messages, trailers = call(path, [frame(b"good")] * (path == "/Echoes") + [frame(b"fail")])
     assert messages == [b"good"] * (path == "/Echoes")
     assert trailers[b"grpc-status"] == b"5"
-    assert trailers[b"grpc-message"] == b"100 %25 of B%C3%BCcher%0Aare gone"
+    assert trailers[b"grpc-message"] == b"100 %25 of B%C3%BCcher%0Aare gone:%20"
     details = trailers[b"grpc-status-details-bin"]
     status = status_pb2.Status.FromString(base64.b64decode(details + b"=" * (-len(details) % 4)))
-    assert status.message == "100 % of Bücher\nare gone"
+    assert status.message == "100 % of Bücher\nare gone: "
     assert len(status.details) == 1
 
 

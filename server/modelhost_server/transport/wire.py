@@ -6,6 +6,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 from __future__ import annotations
 
 import base64
+import re
 import string
 import struct
 from urllib.parse import quote
@@ -25,6 +26,7 @@ _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1
 _TIMEOUT_DIGITS = 8
 # Printable ASCII but for the percent sign stays as it is.
 _PLAIN = string.punctuation.replace("%", "") + " "
+_OUTER_SPACES = re.compile("^ +| +$")
 
 
 def timeout_seconds(value: bytes) -> float:
@@ -44,7 +46,9 @@ def timeout_seconds(value: bytes) -> float:
 
 def status_headers(status: status_pb2.Status) -> Headers:
     """A status that is not OK, as headers or trailers."""
-    headers = [(b"grpc-status", b"%d" % status.code), (b"grpc-message", quote(status.message, safe=_PLAIN).encode())]
+    # A header's value neither begins nor ends with a space.
+    message = _OUTER_SPACES.sub(lambda spaces: "%20" * len(spaces[0]), quote(status.message, safe=_PLAIN))
+    headers = [(b"grpc-status", b"%d" % status.code), (b"grpc-message", message.encode())]
     if status.details:
         headers.append((b"grpc-status-details-bin", base64.b64encode(status.SerializeToString()).rstrip(b"=")))
     if status.code == Code.UNIMPLEMENTED:
