@@ -10,7 +10,7 @@ from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call
 from ..names import scope_and_model
-from .errors import invalid
+from .errors import invalid, quoted
 
 # What Triton has while nobody traces.
 _TRACE = {
