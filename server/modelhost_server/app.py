@@ -163,7 +163,6 @@ class Server:
     async def stop(self) -> None:
         """Drains and ends everything."""
         await self._background.cancel()
-        await self._control.close()
         await self._followers.close()
         self._host.drain()
         if self._transport is not None:
@@ -174,6 +173,7 @@ class Server:
             seconds = max(0.0, deadline - asyncio.get_running_loop().time())
             others = [other for other in (self._fronts, self._rest) if other is not None]
             await asyncio.gather(self._transport.stop(seconds), *(other.stop(seconds) for other in others))
+        await self._control.close()
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:

@@ -97,7 +97,7 @@ def shelf(models: Path, tmp_path: Path) -> Path:
     "page", ["quickstart.md", "scopes.md", "directories.md", "engines.md", "sdk.md", "cli.md", "migration.md"]
 )
 def test_the_examples_of_a_page_run(page, fresh, shelf, tmp_path):
-    text = (DOCS / page).read_text().replace("/models/", f"{shelf}/")
+    text = (DOCS / page).read_text().replace("/models/", f"{shelf}/").replace(" /models ", f" {shelf} ")
     text = text.replace("serve --listen 127.0.0.1:8500", "serve --listen 127.0.0.1:0")
     script, wanted = script_of(text.replace("localhost:8500", fresh.address))
     (tmp_path / page).with_suffix(".py").write_text(script)

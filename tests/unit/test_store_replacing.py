@@ -52,6 +52,11 @@ def test_the_old_one_serves_until_the_new_one_does(store: Store) -> None:
     assert store.scope("").versions() == [new]
 
 
+def test_where_memory_comes_first_the_old_one_can_go_first(store: Store) -> None:
+    old, new = load(store, "/a", *LOADED), load(store, "/b")
+    assert store.superseded(new) == [old]
+
+
 def test_workers_hold_both(store: Store) -> None:
     versions = [load(store, "/a", *LOADED), load(store, "/b", Phase.LOADING)]
     assert store.scope("").versions() == versions

@@ -13,7 +13,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 # Entries of these directories belong together and go as one; elsewhere every file is by itself.
-_WHOLE = ("converted", "engines")
+_WHOLE = ("converted", "engines", "overrides")
 # What somebody may be making at this moment is left alone.
 _YOUNG_SECONDS = 600.0
 _EVERY_SECONDS = 60.0

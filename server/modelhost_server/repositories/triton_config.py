@@ -34,6 +34,8 @@ def read_json(text: str) -> ModelConfig:
     Raises:
         ForeignError: INVALID_ARGUMENT.
     """
+    if not text.lstrip().startswith("{"):
+        raise _invalid(f"Invalid config override: expected an object; got {brief(text)}")
     try:
         return json_format.Parse(text, ModelConfig(), ignore_unknown_fields=True)
     except (json_format.ParseError, RecursionError) as error:

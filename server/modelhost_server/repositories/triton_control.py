@@ -125,8 +125,10 @@ class ModelControl:
             yield from ((key, number, reason) for number, reason in reasons.items())
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends what is under way; files of requests are not to be had again."""
         await self._background.cancel()
+        found = {self._overrides.directory_of(version.source) for version in self._all_versions()}
+        await asyncio.gather(*(asyncio.to_thread(remove, directory) for directory in found if directory is not None))
 
     # Whatever the mode
 
@@ -264,6 +266,9 @@ class ModelControl:
 
     # What is hosted
 
+    def _all_versions(self) -> list[Version]:
+        return [version for scope in self._host.store.all_scopes() for version in scope.versions()]
+
     def _versions(self, key: Key) -> dict[int, Version]:
         scope = next((scope for scope in self._host.store.all_scopes() if scope.name == key[0]), None)
         return scope.models[key[1]].versions if scope is not None and key[1] in scope.models else {}
@@ -283,7 +288,7 @@ class ModelControl:
 
     def _on_event(self, event: Event) -> None:
         directory = self._overrides.directory_of(event.version.source)
-        if event.version.phase is Phase.UNLOADED and directory is not None:
-            versions = [version for scope in self._host.store.all_scopes() for version in scope.versions()]
-            if not any(Path(version.source).is_relative_to(directory) for version in versions):
-                self._background.run(asyncio.to_thread(remove, directory))
+        if event.version.phase is not Phase.UNLOADED or directory is None:
+            return
+        if not any(self._overrides.directory_of(version.source) == directory for version in self._all_versions()):
+            self._background.run(asyncio.to_thread(remove, directory))

@@ -17,7 +17,7 @@ _MAX_CONFIG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class ModelDirectory:
+class Content:
     """What a model's directory says is to be hosted.
 
     Attributes:
@@ -41,7 +41,7 @@ def model_names(repository: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def read_directory(name: str, directory: Path, config: ModelConfig | None = None) -> ModelDirectory:
+def read_directory(name: str, directory: Path, config: ModelConfig | None = None) -> Content:
     """Reads a model's directory. Called on a thread.
 
     Args:
@@ -65,7 +65,7 @@ def read_directory(name: str, directory: Path, config: ModelConfig | None = None
             Code.INVALID_ARGUMENT,
             f"at least one version must be available under the version policy of model '{name}'",
         )
-    return ModelDirectory(config, paths, {number: look(path) for number, path in paths.items()})
+    return Content(config, paths, {number: look(path) for number, path in paths.items()})
 
 
 def _read_config(directory: Path) -> ModelConfig:

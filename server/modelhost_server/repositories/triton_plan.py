@@ -11,7 +11,7 @@ from ..store.records import Loaded, LoadOptions
 from .directory import Fingerprint
 from .policy import chosen
 from .triton_config import batching_options, check_config, load_options, version_policy
-from .triton_layout import ModelDirectory
+from .triton_layout import Content
 from .triton_signature import check_signature
 
 # Scope and model.
@@ -54,7 +54,7 @@ class Plan:
         check_signature(self.model, self.config, loaded)
 
 
-def directory_plan(model: str, found: ModelDirectory) -> Plan:
+def directory_plan(model: str, found: Content) -> Plan:
     """What a model's directory says."""
     options = load_options(found.config)
     versions = {n: Wanted(path, options, fingerprint=found.looks[n].fingerprint) for n, path in found.paths.items()}

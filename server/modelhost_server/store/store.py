@@ -235,7 +235,9 @@ class Store:
     def superseded(self, version: Version) -> list[Version]:
         """The versions that a version takes the place of: the one of its number, and older ones."""
         model = self.scope(version.scope).models[version.model]
-        replaced = model.others_of(version.number)
+        current = model.versions.get(version.number)
+        same_number = [*([current] if current is not None else []), *model.others_of(version.number)]
+        replaced = [other for other in same_number if other is not version]
         if version.keep_older:
             return replaced
         labelled = set(model.labels.values())

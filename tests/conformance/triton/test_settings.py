@@ -93,6 +93,14 @@ def test_traces_cannot_be_turned_on(client: Any, own_server: Any) -> None:
     assert (status, message) == (
         "StatusCode.UNIMPLEMENTED", "trace file location can not be updated through network protocol",
     )  # fmt: skip
+    for settings, told in (
+        ({"trace_rate": "x"}, "Unable to parse 'trace_rate', got: x"),
+        ({"trace_count": ["1", "2"]}, "expect only 1 value for 'trace_count'"),
+        ({"trace_level": ["OFF", "TIMESTAMPS"]}, "Expect only one trace level 'OFF' is specified"),
+    ):
+        assert refused(lambda settings=settings: client.update_trace_settings(settings=settings)) == (
+            "StatusCode.INVALID_ARGUMENT", told,
+        )  # fmt: skip
     assert refused(lambda: client.get_trace_settings(model_name="nobody")) == (
         "StatusCode.INVALID_ARGUMENT", "Request for unknown model : nobody",
     )  # fmt: skip

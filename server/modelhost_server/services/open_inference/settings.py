@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from ...compat import open_inference_pb2 as pb
 from ...errors import Code, ForeignError
 from ...hosting.host import Host
 from ..call import Call
 from ..names import scope_and_model
-from .errors import invalid
+from .errors import invalid, quoted
 
 # What Triton has while nobody traces.
 _TRACE = {
@@ -20,6 +21,8 @@ _TRACE = {
     "trace_file": "",
     "trace_mode": "triton",
 }
+_TRACE_NUMBERS = ("trace_rate", "trace_count", "log_frequency")
+_NUMBER = re.compile(r"-?[0-9]+", re.ASCII)
 _FLAGS = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
 _SILENT = logging.CRITICAL
 
@@ -62,7 +65,11 @@ class SettingsHandler:
                     Code.UNIMPLEMENTED, "trace file location can not be updated through network protocol"
                 )
             if len(setting.value) > 1 and name != "trace_level":
-                raise invalid(f"expect only 1 value for '{name}'")
+                raise invalid(f"expect only 1 value for {quoted(name)}")
+            if len(setting.value) > 1 and _TRACE["trace_level"] in setting.value:
+                raise invalid("Expect only one trace level 'OFF' is specified")
+            if name in _TRACE_NUMBERS and any(not _NUMBER.fullmatch(value) for value in setting.value):
+                raise invalid(f"Unable to parse '{name}', got: {setting.value[0][:64]}")
             # No value: back to the default.
             if name in _TRACE and list(setting.value) not in ([], [_TRACE[name]]):
                 raise ForeignError(
