@@ -122,7 +122,7 @@ CONTENT = "Input must set only one of the following fields: 'data', 'binary_data
         ({"inputs": [tensor("x", "FP16", data=[1, 0])]}, b"", "receiving FP16 data via JSON is not supported."),
         ({"inputs": [tensor("x", "FP13", data=[1, 0])]}, b"", "invalid datatype for input x"),
         ({"inputs": [tensor(parameters={"binary_data_size": -1})]}, b"x", "Unable to parse 'binary_data_size'"),
-        ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"12345", "input 'x', expecting 3 additional bytes for model 'm'"),
+        ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"12345", "input 'x', expecting 3 additional bytes"),
         ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"123456789", "unexpected additional input data for "
          "model 'm'"),
         ({"inputs": [], "outputs": 1}, b"", "Unable to parse 'outputs'"),
