@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -28,7 +31,8 @@ def read_document(data: bytes | memoryview) -> Any:
         MalformedDocument: it is none, or too deep, or has a number that is too large.
     """
     try:
-        return orjson.loads(data)
+        with _no_collection():
+            return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         text = bytes(data)
         if b"NaN" not in text and b"Infinity" not in text:
@@ -40,6 +44,17 @@ def read_document(data: bytes | memoryview) -> Any:
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         why = "the document is too deep" if isinstance(error, RecursionError) else str(error)
         raise MalformedDocument(why, 0) from None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    # The lists of a document are never cyclic, and the collector looks at all of them again and again while they are
+    # made: for an image, that takes twice as long as reading it.
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def quoted(value: Any) -> str:
