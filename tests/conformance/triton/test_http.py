@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,27 @@ def test_shared_memory(client):
     assert client.get_cuda_shared_memory_status() == []
 
 
+def test_models_are_loaded_and_unloaded(start_server, built, tmp_path):
+    repository = tmp_path / "models"
+    shutil.copytree(built("build_foreign") / "simple", repository / "simple" / "1" / "model.savedmodel")
+    server = start_server(
+        "--rest", "127.0.0.1:0", "--model-repository", str(repository), "--model-control-mode", "explicit"
+    )
+    with http.InferenceServerClient(server.addresses[-1].removeprefix("http://")) as client:
+        assert [each["name"] for each in client.get_model_repository_index()] == ["simple"]
+        client.load_model("simple")
+        assert client.get_model_repository_index() == [{"name": "simple", "version": "1", "state": "READY"}]
+        assert np.array_equal(client.infer("simple", pair()).as_numpy("OUTPUT0"), ROWS + 1)
+        client.load_model("simple", config='{"max_batch_size": 4}')
+        client.unload_model("simple", unload_dependents=True)
+        assert not client.is_model_ready("simple")
+        with pytest.raises(InferenceServerException) as error:
+            client.load_model("nobody")
+        assert "nobody" in error.value.message()
+        with pytest.raises(InferenceServerException):
+            client.load_model("simple", config="{")
+
+
 def test_settings(client):
     assert client.get_trace_settings()["trace_level"] == ["OFF"]
     assert client.update_trace_settings(settings={"trace_rate": None})["trace_rate"] == "1000"
@@ -211,8 +234,6 @@ def test_a_length_that_is_wrong(client):
 
 
 def test_with_asyncio(address):
-    import asyncio
-
     async def use() -> None:
         async with aio.InferenceServerClient(address) as client:
             assert await client.is_server_ready()
