@@ -112,7 +112,7 @@ def shelf(models: Path, tmp_path: Path) -> Path:
 )
 def test_the_examples_of_a_page_run(page, fresh, shelf, tmp_path):
     # Paths of files, not of URLs.
-    text = re.sub(r"(?<!\w)/models/", f"{shelf}/", (DOCS / page).read_text())
+    text = re.sub(r"(?<!\w)/models\b", str(shelf), (DOCS / page).read_text())
     text = text.replace("serve --listen 127.0.0.1:8500", "serve --listen 127.0.0.1:0")
     text = text.replace("--rest 127.0.0.1:8501", "--rest 127.0.0.1:0")
     text = text.replace("localhost:8501", fresh.addresses[-1])
