@@ -28,7 +28,7 @@ SEPARATOR = "\x1e"
 @pytest.fixture
 def fresh() -> Iterator[ServerProcess]:
     """A server without models, as examples expect it."""
-    with ServerProcess() as process:
+    with ServerProcess("--rest", "127.0.0.1:0") as process:
         yield process
 
 
@@ -51,11 +51,16 @@ def run(command: str) -> None:
     assert process.returncode in (0, 130), f"{command}: exit code {process.returncode}: {errors}"
 
 
+def answer(command: str) -> str:
+    """What a command of a console block is answered."""
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
 def script_of(page: str) -> tuple[str, list[str | None]]:
     """A page's examples as one script, every line where it is on the page, and what each of its blocks should print.
 
     In a `python` block all lines count, in a `console` block those that begin with "$ " and run modelhost. A `text`
-    block says what the `python` block before it prints.
+    block says what the `python` block before it prints; the line behind a `curl` in a `console` block, what that does.
     """
     lines, outputs, fence, last = [], [], "", ""
     for line in page.splitlines():
@@ -71,12 +76,20 @@ def script_of(page: str) -> tuple[str, list[str | None]]:
             code = line
         elif fence == "text" and last == "python" and outputs[-1] is not None:
             outputs[-1] += line + "\n"
+        elif fence == "console" and line.startswith("$ curl "):
+            code = f"print({SEPARATOR!r}); print(answer({line[2:]!r})); print({SEPARATOR!r})"
+            outputs += [None, ""]
+            last = "curl"
         elif fence == "console" and line.startswith("$ ") and "modelhost " in line:
             code = f"run({line[2:]!r})"
+            last = ""
+        elif fence == "console" and last == "curl":
+            outputs[-1] += line + "\n"
         elif not fence and line:
             last = ""
         lines.append(code)
-    lines[0] = f"import sys; sys.path[:0] = [{str(TESTS)!r}, {str(Path(__file__).parent)!r}]; from test_docs import run"
+    here = [str(TESTS), str(Path(__file__).parent)]
+    lines[0] = f"import sys; sys.path[:0] = {here!r}; from test_docs import answer, run"
     return "\n".join(lines), outputs
 
 
@@ -94,11 +107,15 @@ def shelf(models: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    "page", ["quickstart.md", "scopes.md", "directories.md", "engines.md", "sdk.md", "cli.md", "migration.md"]
+    "page",
+    [f"{name}.md" for name in ("quickstart", "scopes", "directories", "engines", "sdk", "cli", "migration", "rest")],
 )
 def test_the_examples_of_a_page_run(page, fresh, shelf, tmp_path):
-    text = (DOCS / page).read_text().replace("/models/", f"{shelf}/").replace(" /models ", f" {shelf} ")
+    # Paths of files, not of URLs.
+    text = re.sub(r"(?<!\w)/models\b", str(shelf), (DOCS / page).read_text())
     text = text.replace("serve --listen 127.0.0.1:8500", "serve --listen 127.0.0.1:0")
+    text = text.replace("--rest 127.0.0.1:8501", "--rest 127.0.0.1:0")
+    text = text.replace("localhost:8501", fresh.addresses[-1])
     script, wanted = script_of(text.replace("localhost:8500", fresh.address))
     (tmp_path / page).with_suffix(".py").write_text(script)
     environment = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 from starlette.requests import Request
 
@@ -10,6 +11,10 @@ from .failures import HttpError
 
 # As zlib tells the two formats from one another: RFC 1952 and RFC 1950.
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# Times the limit.
+_THROWN_AWAY = 8
+# After a body that is not read to its end nothing else can follow.
+_NO_MORE = {"Connection": "close"}
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -23,14 +28,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     if encoding not in ("identity", *_WINDOW):
         raise HttpError(415, "Unsupported compression type", {"Accept-Encoding": ", ".join(_WINDOW)})
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
+    if length.isdigit() and int(length) > limit and "expect" in request.headers:
+        raise _too_large(limit, _NO_MORE)
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        pieces.append(piece)
+        if size <= limit:
+            pieces.append(piece)
+            continue
+        # Who is still writing would not read an answer, so the rest is taken and thrown away, up to a point.
+        pieces.clear()
+        if size > limit * _THROWN_AWAY:
+            raise _too_large(limit, _NO_MORE)
+    if size > limit:
+        raise _too_large(limit)
     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     return _decompressed(body, encoding, limit) if encoding in _WINDOW else body
 
@@ -48,6 +59,5 @@ def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     return content
 
 
-def _too_large(limit: int) -> HttpError:
-    # What is left of the body is not read, so nothing else can follow on the connection.
-    return HttpError(413, f"the request is larger than {limit} bytes", {"Connection": "close"})
+def _too_large(limit: int, headers: Mapping[str, str] | None = None) -> HttpError:
+    return HttpError(413, f"the request is larger than {limit} bytes", headers)

@@ -72,7 +72,7 @@ def _element(value: Any, name: str) -> tuple[str, Any]:
         case float():
             return _FLOATS, value
         case str():
-            return _BYTES, value.encode(errors="surrogatepass")
+            return _BYTES, value.encode()
         case _ if is_base64(value):
             return _BYTES, from_base64(value)
     raise invalid(f"Feature: {name} has element with unexpected JSON type: {kind(value)}")

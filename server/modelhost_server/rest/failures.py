@@ -27,7 +27,7 @@ class HttpError(Exception):
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer that tells of a failure."""
-    # What cannot be encoded came from the caller.
+    # Paths of files that a message names need not be text.
     text = message.encode(errors="replace").decode()
     return Response(orjson.dumps({"error": text}), status, headers, JSON)
 

@@ -158,7 +158,7 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
     if dtype == STRING:
         if not set(map(type, values)) <= {str}:
             raise invalid("Unable to parse 'data': attempt to access JSON non-string as string")
-        return b"".join(string_parts(value.encode(errors="surrogatepass") for value in values))
+        return b"".join(string_parts(value.encode() for value in values))
     try:
         return number_bytes(values, dtype, is_exact=False)
     except Unfit:
@@ -209,14 +209,9 @@ def _array(document: Mapping[str, Any], name: str) -> list[Any]:
 
 def _text(document: Mapping[str, Any], name: str, default: str | None = None) -> str:
     value = document.get(name, default)
-    if not isinstance(value, str) or not is_encodable(value):
+    if not isinstance(value, str):
         raise invalid(f"Unable to parse {quoted(name)}: attempt to access JSON non-string as string")
     return value
-
-
-def is_encodable(text: str) -> bool:
-    """Whether it is Unicode: JSON has ways to write what is not."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:
@@ -238,7 +233,7 @@ def _fill_parameters(parameters: Mapping[str, Any], target: Any) -> None:
                 target[name].uint64_param = value
             case float():
                 target[name].double_param = value
-            case str() if is_encodable(name) and is_encodable(value):
+            case str():
                 target[name].string_param = value
             case _:
                 raise invalid(

@@ -18,7 +18,7 @@ from .application import answering
 from .bodies import read_body
 from .calls import Methods, call_of
 from .failures import JSON, Dialect
-from .infer_requests import is_count, is_encodable, json_object, not_a_count
+from .infer_requests import is_count, json_object, not_a_count
 from .messages import message_document
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -85,7 +85,7 @@ class _Api:
             if name.startswith(_FILE):
                 message.parameters[name].bytes_param = _decoded(name, value)
             else:
-                message.parameters[name].string_param = _encodable(value)
+                message.parameters[name].string_param = _text(value)
         await self.ask(request, "RepositoryModelLoad", message, pb.RepositoryModelLoadResponse)
         return Response()
 
@@ -105,7 +105,7 @@ class _Api:
         message = pb.TraceSettingRequest(model_name=request.path_params.get("model", ""))
         for name, value in (await self.document(request)).items():
             values = [] if value is None else value if isinstance(value, list) else [value]
-            message.settings[_encodable(name)].value.extend(_encodable(item) for item in values)
+            message.settings[_text(name)].value.extend(_text(item) for item in values)
         response = await self.ask(request, "TraceSetting", message, pb.TraceSettingResponse)
         settings = {name: list(setting.value) for name, setting in response.settings.items()}
         # Of levels there may be several.
@@ -115,14 +115,14 @@ class _Api:
         """Tells of log settings, and changes them."""
         message = pb.LogSettingsRequest()
         for name, value in (await self.document(request)).items():
-            setting = message.settings[_encodable(name)]
+            setting = message.settings[_text(name)]
             match value:
                 case bool():
                     setting.bool_param = value
                 case int() if 0 <= value < 2**32:
                     setting.uint32_param = value
                 case _:
-                    setting.string_param = _encodable(value)
+                    setting.string_param = _text(value)
         response = await self.ask(request, "LogSettings", message, pb.LogSettingsResponse)
         settings = response.settings.items()
         return _answer({name: getattr(each, each.WhichOneof("parameter_choice")) for name, each in settings})
@@ -146,7 +146,7 @@ class _SystemRegions:
         """Makes a region known."""
         document = await self._api.document(request)
         message = pb.SystemSharedMemoryRegisterRequest(
-            name=_region(request), key=_encodable(document.get("key")), offset=_count(document, "offset", 0),
+            name=_region(request), key=_text(document.get("key")), offset=_count(document, "offset", 0),
             byte_size=_count(document, "byte_size"),
         )  # fmt: skip
         await self._api.ask(request, "SystemSharedMemoryRegister", message, pb.SystemSharedMemoryRegisterResponse)
@@ -195,13 +195,13 @@ def _region(request: Request) -> str:
 
 def _parameters(document: Mapping[str, Any]) -> dict[str, Any]:
     parameters = document.get("parameters", {})
-    if not isinstance(parameters, dict) or not all(map(is_encodable, parameters)):
+    if not isinstance(parameters, dict):
         raise invalid("Unable to parse 'parameters': expected a JSON object")
     return parameters
 
 
-def _encodable(value: Any) -> str:
-    if not isinstance(value, str) or not is_encodable(value):
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
         raise invalid("attempt to access JSON non-string as string")
     return value
 

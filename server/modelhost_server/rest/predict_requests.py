@@ -203,10 +203,7 @@ def _dense(value: Any, spec: TensorSpec) -> RawTensor:
 
 def _string(value: Any) -> bytes:
     if isinstance(value, str):
-        try:
-            return value.encode()
-        except UnicodeEncodeError:
-            raise Unfit from None
+        return value.encode()
     if not is_base64(value):
         raise Unfit
     return from_base64(value)

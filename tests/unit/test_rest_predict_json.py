@@ -95,6 +95,7 @@ ELEMENT = "Failed to process element: "
         (b'{"instances": [\xff]}', ONE, PARSING),
         (b'{"instances": [1e999]}', ONE, PARSING),
         (b'{"instances": [NaN, 1e999, }', ONE, PARSING),
+        (b'{"instances": [NaN, "\\udc00"]}', ONE, PARSING),
         (b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}", ONE, PARSING),
         (b'{"instances": NaN' + b"[" * 100000, ONE, PARSING),
         (b"[1]", ONE, "JSON Value: [1] Is not object"),

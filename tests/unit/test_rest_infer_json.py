@@ -99,7 +99,7 @@ CONTENT = "Input must set only one of the following fields: 'data', 'binary_data
         ({"inputs": [1]}, b"", "Unable to parse 'inputs': expected a JSON object"),
         ({"inputs": [], "id": 1}, b"", "Unable to parse 'id': attempt to access JSON non-string as string"),
         (b'{"inputs": [], "id": NaN}', b"", "Unable to parse 'id'"),
-        (b'{"inputs": [NaN], "id": "\\ud800"}', b"", "Unable to parse 'id'"),
+        (b'{"inputs": [NaN], "id": "\\ud800"}', b"", "failed to parse the request JSON buffer"),
         ({"inputs": [], "parameters": 1}, b"", "Unable to parse 'parameters': expected a JSON object"),
         ({"inputs": [], "parameters": {"p": [1]}}, b"", "parameter 'p' has invalid type."),
         ({"inputs": [], "parameters": {"p": None}}, b"", "parameter 'p' has invalid type."),
@@ -122,7 +122,7 @@ CONTENT = "Input must set only one of the following fields: 'data', 'binary_data
         ({"inputs": [tensor("x", "FP16", data=[1, 0])]}, b"", "receiving FP16 data via JSON is not supported."),
         ({"inputs": [tensor("x", "FP13", data=[1, 0])]}, b"", "invalid datatype for input x"),
         ({"inputs": [tensor(parameters={"binary_data_size": -1})]}, b"x", "Unable to parse 'binary_data_size'"),
-        ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"12345", "input 'x', expecting 3 additional bytes for model 'm'"),
+        ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"12345", "input 'x', expecting 3 additional bytes"),
         ({"inputs": [tensor(parameters={"binary_data_size": 8})]}, b"123456789", "unexpected additional input data for "
          "model 'm'"),
         ({"inputs": [], "outputs": 1}, b"", "Unable to parse 'outputs'"),
