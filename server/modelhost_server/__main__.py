@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from .cli import serve
+from .cli import app
 
 if __name__ == "__main__":
-    typer.run(serve)
+    app()

@@ -17,8 +17,23 @@ from .logs import set_up_logging
 
 _USAGE = 2
 _FAILED = 1
+# Where an option stands in the help.
+_LISTENING = "Listening"
+_HOSTING = "Hosting"
+_SCOPES = "Scopes: what they have unless their creator says otherwise"
+_DIRECTORIES = "Directories in TensorFlow Serving's layout"
+_REPOSITORY = "A repository in Triton's layout"
 
 
+app = typer.Typer(add_completion=False)
+
+
+def _with_dashes(name: str) -> str:
+    return name.replace("_", "-")
+
+
+# Options may be written as other servers write them: --model_name.
+@app.command(context_settings={"token_normalize_func": _with_dashes})
 def serve(
     ctx: typer.Context,
     listen: Annotated[
@@ -28,6 +43,7 @@ def serve(
             "-l",
             help="Address to listen on: HOST:PORT (port 0 picks a free one) or unix:PATH. Repeatable.",
             show_default="127.0.0.1:8500",
+            rich_help_panel=_LISTENING,
         ),
     ] = None,
     rest: Annotated[
@@ -35,113 +51,150 @@ def serve(
         typer.Option(
             help="Address to serve TensorFlow Serving's and Triton's REST APIs on: HOST:PORT or unix:PATH.",
             show_default="off",
+            rich_help_panel=_LISTENING,
         ),
     ] = None,
     server_name: Annotated[
         str | None,
-        typer.Option(help="What Open Inference clients are told of the server's name.", show_default="modelhost"),
+        typer.Option(
+            help="What Open Inference clients are told of the server's name.",
+            show_default="modelhost",
+            rich_help_panel=_LISTENING,
+        ),
     ] = None,
     transport: Annotated[
-        str | None, typer.Option(help="What speaks gRPC: grpcio, or h2corn, which costs less.", show_default="grpcio")
+        str | None,
+        typer.Option(
+            help="What speaks gRPC: grpcio, or h2corn, which costs less.",
+            show_default="grpcio",
+            rich_help_panel=_LISTENING,
+        ),
     ] = None,
     server_processes: Annotated[
-        int | None, typer.Option(help="Processes that speak gRPC, on the same ports.", show_default="1")
+        int | None,
+        typer.Option(
+            help="Processes that speak gRPC, on the same ports.", show_default="1", rich_help_panel=_LISTENING
+        ),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM certificate chain; HOST:PORT addresses then speak TLS.")
+        Path | None,
+        typer.Option(help="PEM certificate chain; HOST:PORT addresses then speak TLS.", rich_help_panel=_LISTENING),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM key of the certificate.", rich_help_panel=_LISTENING)
+    ] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM authorities; only clients with a certificate of theirs are let in.")
+        Path | None,
+        typer.Option(
+            help="PEM authorities; only clients with a certificate of theirs are let in.", rich_help_panel=_LISTENING
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
     max_receive_bytes: Annotated[
-        int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB")
+        int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB", rich_help_panel=_LISTENING)
     ] = None,
     max_send_bytes: Annotated[
-        int | None, typer.Option(help="Largest response, in bytes.", show_default="no limit")
+        int | None,
+        typer.Option(help="Largest response, in bytes.", show_default="no limit", rich_help_panel=_LISTENING),
     ] = None,
     drain_seconds: Annotated[
-        float | None, typer.Option(help="Time for calls under way at shutdown, in seconds.", show_default="30")
+        float | None,
+        typer.Option(
+            help="Time for calls under way at shutdown, in seconds.", show_default="30", rich_help_panel=_LISTENING
+        ),
     ] = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(help="Where converted models and weights are kept.", show_default="~/.cache/modelhost"),
+        typer.Option(
+            help="Where converted models and weights are kept.",
+            show_default="~/.cache/modelhost",
+            rich_help_panel=_HOSTING,
+        ),
     ] = None,
     cache_limit_bytes: Annotated[
-        int | None, typer.Option(help="What the cache may grow to, in bytes.", show_default="20 GiB")
+        int | None,
+        typer.Option(help="What the cache may grow to, in bytes.", show_default="20 GiB", rich_help_panel=_HOSTING),
     ] = None,
     intra_op_threads: Annotated[
-        int | None, typer.Option(help="Scopes: threads of one operation.", show_default="half the cores")
+        int | None,
+        typer.Option(help="Threads of one operation.", show_default="half the cores", rich_help_panel=_SCOPES),
     ] = None,
     inter_op_threads: Annotated[
-        int | None, typer.Option(help="Scopes: operations of a prediction side by side.", show_default="1")
+        int | None,
+        typer.Option(help="Operations of a prediction side by side.", show_default="1", rich_help_panel=_SCOPES),
     ] = None,
     max_in_flight: Annotated[
-        int | None, typer.Option(help="Scopes: predictions at the same time.", show_default="the cores")
+        int | None,
+        typer.Option(help="Predictions at the same time.", show_default="the cores", rich_help_panel=_SCOPES),
     ] = None,
     max_queue: Annotated[
-        int | None, typer.Option(help="Scopes: predictions that may wait.", show_default="1000")
+        int | None, typer.Option(help="Predictions that may wait.", show_default="1000", rich_help_panel=_SCOPES)
     ] = None,
     memory_limit_bytes: Annotated[
-        int | None, typer.Option(help="Private memory of all workers together, in bytes.", show_default="no limit")
+        int | None,
+        typer.Option(
+            help="Private memory of all workers together, in bytes.", show_default="no limit", rich_help_panel=_HOSTING
+        ),
     ] = None,
     tuning: Annotated[
-        bool | None, typer.Option(help="Look for a faster engine for each version, in idle time.", show_default="on")
+        bool | None,
+        typer.Option(
+            help="Look for a faster engine for each version, in idle time.", show_default="on", rich_help_panel=_HOSTING
+        ),
     ] = None,
     shared_memory: Annotated[
         str | None,
         typer.Option(
             help="Share memory with callers on this machine: auto (when --listen and --rest are local), on or off.",
             show_default="auto",
+            rich_help_panel=_LISTENING,
         ),
     ] = None,
     model_name: Annotated[
         str | None,
         typer.Option(
-            "--model-name", "--model_name", help="Name of the model in --model-base-path.", show_default="default"
+            "--model-name",
+            help="Name of the model in --model-base-path.",
+            show_default="default",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     model_base_path: Annotated[
         Path | None,
         typer.Option(
-            "--model-base-path",
-            "--model_base_path",
             help="Host one model: a directory with a sub-directory a version, which is followed.",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     model_config_file: Annotated[
         Path | None,
         typer.Option(
-            "--model-config-file",
-            "--model_config_file",
             help="Host several models so: a ModelServerConfig of TensorFlow Serving's, as text.",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     model_config_file_poll_wait_seconds: Annotated[
         float | None,
         typer.Option(
-            "--model-config-file-poll-wait-seconds",
-            "--model_config_file_poll_wait_seconds",
             help="Time between two readings of that file; 0 reads it once.",
             show_default="0",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     file_system_poll_wait_seconds: Annotated[
         float | None,
         typer.Option(
-            "--file-system-poll-wait-seconds",
-            "--file_system_poll_wait_seconds",
             help="Time between two looks at a model's directory; 0 looks once.",
             show_default="1",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     allow_version_labels_for_unavailable_models: Annotated[
         bool | None,
         typer.Option(
             "--allow-version-labels-for-unavailable-models",
-            "--allow_version_labels_for_unavailable_models",
             help="Let a reload put labels on versions that are not available yet.",
+            rich_help_panel=_DIRECTORIES,
         ),
     ] = None,
     model_repository: Annotated[
@@ -150,6 +203,7 @@ def serve(
             "--model-repository",
             "--model-store",
             help="Host models in Triton's layout: MODEL/VERSION/model.savedmodel.",
+            rich_help_panel=_REPOSITORY,
         ),
     ] = None,
     model_control_mode: Annotated[
@@ -158,14 +212,20 @@ def serve(
             help="What of it is hosted: none (what is there at the start), poll (what is there at any time) or "
             "explicit (what callers load).",
             show_default="none",
+            rich_help_panel=_REPOSITORY,
         ),
     ] = None,
     load_model: Annotated[
         list[str] | None,
-        typer.Option(help="In explicit mode, a model to load at the start; * for all. Repeatable."),
+        typer.Option(
+            help="In explicit mode, a model to load at the start; * for all. Repeatable.", rich_help_panel=_REPOSITORY
+        ),
     ] = None,
     repository_poll_secs: Annotated[
-        float | None, typer.Option(help="In poll mode, time between two looks at it.", show_default="15")
+        float | None,
+        typer.Option(
+            help="In poll mode, time between two looks at it.", show_default="15", rich_help_panel=_REPOSITORY
+        ),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json", help="Log one JSON object a line.")] = None,

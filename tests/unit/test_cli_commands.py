@@ -175,6 +175,10 @@ def test_help(run: Callable[..., Result]) -> None:
 # Commands of other packages
 
 
+greeter = typer.Typer()
+
+
+@greeter.command()
 def hello(name: str = "world") -> None:
     """Say hello."""
     typer.echo(f"hello {name}")
@@ -189,7 +193,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
 
 
 def test_a_plugin_becomes_a_command(run: Callable[..., Result], entries: list[EntryPoint]) -> None:
-    entries.append(EntryPoint("hello", f"{__name__}:hello", "modelhost.commands"))
+    entries.append(EntryPoint("hello", f"{__name__}:greeter", "modelhost.commands"))
     assert run("hello", "--name", "you").stdout == "hello you\n"
     assert "Say hello." in run("--help").stdout
 

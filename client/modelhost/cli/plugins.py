@@ -1,11 +1,10 @@
-"""Commands of other packages: the entry points of group "modelhost.commands", each a plain function.
+"""Commands of other packages: the entry points of group "modelhost.commands", each a Typer application of one command.
 
 The server's are known by name even where they are not installed, to tell people how to get them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -28,26 +27,23 @@ def command(name: str) -> Any:
     found = next(iter(entry_points(group=_GROUP, name=name)), None)
     if found is not None:
         try:
-            return _as_command(name, found.load())
+            return typer.main.get_command(found.load())
         except ImportError as error:
-            return _as_command(name, _missing(name, f"{_INSTALL_SERVER} ({error})"))
-    if name in _SERVER_COMMANDS:
-        return _as_command(name, _missing(name, _INSTALL_SERVER))
-    return None
+            return _missing(name, f"{_INSTALL_SERVER} ({error})")
+    return _missing(name, _INSTALL_SERVER) if name in _SERVER_COMMANDS else None
 
 
-def _as_command(name: str, function: Callable[..., Any]) -> Any:
+def _missing(name: str, hint: str) -> Any:
     app = typer.Typer(add_completion=False)
-    # What the stand-in for a missing command is called with is none of its business.
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True} if function.__name__ == "missing" else {}
-    app.command(name, context_settings=settings)(function)
-    return typer.main.get_command(app)
 
-
-def _missing(name: str, hint: str) -> Callable[[], None]:
+    # What the stand-in is called with is none of its business.
+    @app.command(
+        name,
+        # Help texts are rich's markup, in which brackets mean something.
+        help=f"Needs the server: {_INSTALL_SERVER}".replace("[", r"\["),
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
     def missing() -> None:
         exits.misused(f"`modelhost {name}` is part of the server, which is not installed here: {hint}")
 
-    # Help texts are rich's markup, in which brackets mean something.
-    missing.__doc__ = f"Needs the server: {_INSTALL_SERVER}".replace("[", r"\[")
-    return missing
+    return typer.main.get_command(app)
