@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 def _trouble(python: str, file: Path, program: Program, server: Server, picture: Path) -> str:
     """What a program printed that did not pass; "" when it passed."""
-    address = server.address if program.door == GRPC else server.rest_address
+    address = server.address if program.door == GRPC else server.addresses[-1].removeprefix("http://")
     arguments = [str(picture) if argument == PICTURE else argument for argument in program.arguments]
     try:
         done = subprocess.run(
@@ -100,7 +100,7 @@ def _serving(models: Path, count: int) -> Iterator[Server]:
         (classifier / "labels.txt").write_text("".join(f"colour {number}\n" for number in range(10)))
         server = Server(
             "--model-repository", folder, "--model-control-mode", "explicit", "--load-model", "*",
-            "--server-name", "triton", "--rest-listen", "127.0.0.1:0",
+            "--server-name", "triton", "--rest", "127.0.0.1:0",
         )  # fmt: skip
         try:
             yield server
