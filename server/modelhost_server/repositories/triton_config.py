@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from google.protobuf import json_format, text_format
 
-from ..compat.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelQueuePolicy
+from ..compat.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelInput, ModelQueuePolicy
 from ..errors import Code, ForeignError, brief
-from ..store.records import BatchingOptions, LoadOptions
+from ..store.records import BatchingOptions, Description, LoadOptions
 from .policy import All, Latest, Specific, VersionPolicy
 
 FILE_NAME = "config.pbtxt"
@@ -67,9 +69,9 @@ def check_config(name: str, config: ModelConfig) -> None:
         raise _unsupported(
             f"model '{name}': the signature 'serving_default' is served; got TF_SIGNATURE_DEF {brief(signature)}"
         )
-    file_name = config.default_model_filename
-    if file_name in (".", "..") or "/" in file_name or "\0" in file_name or len(file_name) > 255:
-        raise _invalid(f"model '{name}': default_model_filename: expected a plain name; got {brief(file_name)}")
+    _check_plain(name, "default_model_filename", config.default_model_filename)
+    for label_file in label_files(config).values():
+        _check_plain(name, "label_filename", label_file)
     if not 0 <= config.max_batch_size <= _MAX_BATCH:
         raise _invalid(f"'max_batch_size' must be non-negative value for {name}, at most {_MAX_BATCH}")
     for size in config.dynamic_batching.preferred_batch_size:
@@ -77,6 +79,11 @@ def check_config(name: str, config: ModelConfig) -> None:
             raise _invalid(f"dynamic batching preferred size must be positive for {name}")
         if size > config.max_batch_size:
             raise _invalid(f"dynamic batching preferred size must be <= max batch size for {name}")
+
+
+def _check_plain(name: str, field: str, file_name: str) -> None:
+    if file_name in (".", "..") or "/" in file_name or "\0" in file_name or len(file_name) > 255:
+        raise _invalid(f"model '{name}': {field}: expected a plain name; got {brief(file_name)}")
 
 
 def version_policy(config: ModelConfig) -> VersionPolicy:
@@ -89,6 +96,17 @@ def version_policy(config: ModelConfig) -> VersionPolicy:
             return Specific(frozenset(policy.specific.versions))
         case _:
             return Latest(policy.latest.num_versions or 1)
+
+
+def description(config: ModelConfig, labels: Mapping[str, Sequence[bytes]]) -> Description:
+    """What it says of tensors; `labels` are what is in the files that it names."""
+    formats = {tensor.name: ModelInput.Format.Name(tensor.format) for tensor in config.input if tensor.format}
+    return Description(formats, label_files(config), labels)
+
+
+def label_files(config: ModelConfig) -> dict[str, str]:
+    """Where the labels of outputs are, by the outputs' names."""
+    return {tensor.name: tensor.label_filename for tensor in config.output if tensor.label_filename}
 
 
 def load_options(config: ModelConfig) -> LoadOptions:

@@ -244,7 +244,7 @@ class ModelControl:
         wanted = plan.versions[number]
         return LoadRequest(
             *key, number, wanted.source, wanted.options, wanted.labels, keep_older=True, replaces=True,
-            check_loaded=plan.check,
+            check_loaded=plan.check, description=wanted.description,
         )  # fmt: skip
 
     def _undo(
@@ -255,7 +255,7 @@ class ModelControl:
             if (number in failures) == (number in serving):
                 self._host.discard(version)
                 if number not in failures:
-                    known.unloaded[number] = Wanted(version.source, version.options)
+                    known.unloaded[number] = Wanted(version.source, version.options, version.description)
 
     def _go(self, key: Key, numbers: Collection[int]) -> None:
         """Begins to unload versions."""
@@ -281,7 +281,8 @@ class ModelControl:
                 before = known.hosted.get(number)
                 labels = self._host.store.model(*key).labels
                 hosted[number] = Wanted(
-                    version.source, version.options, tuple(name for name, on in labels.items() if on == number),
+                    version.source, version.options, version.description,
+                    tuple(name for name, on in labels.items() if on == number),
                     before.fingerprint if before is not None and before.source == version.source else (),
                 )  # fmt: skip
         return hosted

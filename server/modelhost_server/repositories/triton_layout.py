@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from ..compat.model_config_pb2 import ModelConfig
 from ..errors import Code, ForeignError
 from .directory import Look, look, version_paths
 from .policy import chosen
-from .triton_config import FILE_NAME, SAVED_MODEL, check_config, read_text, version_policy
+from .triton_config import FILE_NAME, SAVED_MODEL, check_config, label_files, read_text, version_policy
 
-_MAX_CONFIG_BYTES = 16 << 20
+_MAX_FILE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Content:
         config: its description; empty when it has none.
         paths: of the SavedModels, by the versions' numbers.
         looks: at those.
+        labels: of the elements of outputs, by the outputs' names.
     """
 
     config: ModelConfig
     paths: Mapping[int, str]
     looks: Mapping[int, Look]
+    labels: Mapping[str, Sequence[bytes]]
 
 
 def model_names(repository: Path) -> list[str]:
@@ -65,14 +67,15 @@ def read_directory(name: str, directory: Path, config: ModelConfig | None = None
             Code.INVALID_ARGUMENT,
             f"at least one version must be available under the version policy of model '{name}'",
         )
-    return Content(config, paths, {number: look(path) for number, path in paths.items()})
+    labels = {output: _read_labels(directory / file) for output, file in label_files(config).items()}
+    return Content(config, paths, {number: look(path) for number, path in paths.items()}, labels)
 
 
 def _read_config(directory: Path) -> ModelConfig:
     file = directory / FILE_NAME
     if not file.is_file():
         return ModelConfig()
-    if file.stat().st_size > _MAX_CONFIG_BYTES:
+    if file.stat().st_size > _MAX_FILE_BYTES:
         raise ForeignError(Code.INVALID_ARGUMENT, f"failed to read text proto from {FILE_NAME}: it is too large")
     try:
         return read_text(file.read_text(encoding="utf-8"))
@@ -80,6 +83,13 @@ def _read_config(directory: Path) -> ModelConfig:
         raise ForeignError(
             Code.INVALID_ARGUMENT, f"failed to read text proto from {FILE_NAME}: it is not UTF-8"
         ) from None
+
+
+def _read_labels(file: Path) -> list[bytes]:
+    """One a line."""
+    if file.stat().st_size > _MAX_FILE_BYTES:
+        raise ForeignError(Code.INVALID_ARGUMENT, f"the labels in {file.name} are too many")
+    return file.read_bytes().splitlines()
 
 
 def _saved_model(directory: Path, file_name: str) -> str:

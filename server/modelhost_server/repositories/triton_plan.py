@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ..compat.model_config_pb2 import ModelConfig
 from ..errors import Code, ForeignError, ModelhostError
-from ..store.records import Loaded, LoadOptions
+from ..store.records import Description, Loaded, LoadOptions
 from .directory import Fingerprint
 from .policy import chosen
-from .triton_config import batching_options, check_config, load_options, version_policy
+from .triton_config import batching_options, check_config, description, load_options, version_policy
 from .triton_layout import Content
 from .triton_signature import check_signature
 
@@ -33,6 +33,7 @@ class Wanted:
 
     source: str
     options: LoadOptions
+    description: Description = field(default_factory=Description)
     labels: tuple[str, ...] = field(default=(), compare=False)
     fingerprint: Fingerprint = ()
 
@@ -56,8 +57,10 @@ class Plan:
 
 def directory_plan(model: str, found: Content) -> Plan:
     """What a model's directory says."""
-    options = load_options(found.config)
-    versions = {n: Wanted(path, options, fingerprint=found.looks[n].fingerprint) for n, path in found.paths.items()}
+    options, said = load_options(found.config), description(found.config, found.labels)
+    versions = {
+        n: Wanted(path, options, said, fingerprint=found.looks[n].fingerprint) for n, path in found.paths.items()
+    }
     return Plan(model, found.config, versions)
 
 
@@ -71,9 +74,11 @@ def changed_plan(model: str, base: Mapping[int, Wanted], config: ModelConfig | N
         return Plan(model, ModelConfig(), base)
     check_config(model, config)
     numbers = chosen(version_policy(config), base) if config.HasField("version_policy") else base
-    batching = batching_options(config)
+    batching, said = batching_options(config), description(config, {})
     return Plan(
-        model, config, {n: replace(base[n], options=replace(base[n].options, batching=batching)) for n in numbers}
+        model,
+        config,
+        {n: replace(base[n], options=replace(base[n].options, batching=batching), description=said) for n in numbers},
     )
 
 

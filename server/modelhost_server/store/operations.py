@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..samples import Sample
-from .records import Loaded, LoadOptions
+from .records import Description, Loaded, LoadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class LoadRequest:
     path: str = field(default="", compare=False)
     found_version: int = field(default=0, compare=False)
     check_loaded: Callable[[Loaded], None] | None = field(default=None, compare=False)
+    description: Description = field(default_factory=Description, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

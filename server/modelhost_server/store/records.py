@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -182,6 +182,21 @@ class Progress:
     total: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the description of a model says of its tensors, by their names; nothing here depends on it.
+
+    Attributes:
+        formats: of inputs that are pictures, as Triton calls them.
+        label_files: where the labels of an output's elements were, in the model's directory.
+        labels: the labels.
+    """
+
+    formats: Mapping[str, str] = field(default_factory=dict)
+    label_files: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class Version:
     """One version of a model. `handles` counts the predictions that use it now; only the store changes `phase`."""
@@ -199,6 +214,7 @@ class Version:
     samples_file: str = ""
     # Raises ModelhostError when what a worker has loaded is not what was asked for.
     check_loaded: Callable[[Loaded], None] | None = None
+    description: Description = field(default_factory=Description)
     derived_from: int = 0
     derivation: str = ""
     # Of the content of `path`; "" until it is known.

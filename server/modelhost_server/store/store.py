@@ -151,8 +151,8 @@ class Store:
             model = scope.models[request.model] = Model(scope.name, request.model)
         version = Version(
             scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
-            request.labels, request.keep_older, request.samples_file, request.check_loaded, request.derived_from,
-            request.derivation,
+            request.labels, request.keep_older, request.samples_file, request.check_loaded, request.description,
+            request.derived_from, request.derivation,
         )  # fmt: skip
         if is_taken:
             model.others.append(version)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from ..environments import python_of
 from .programs import GRPC, PICTURE, PROGRAMS, REFUSED, Program
 
 _TESTS = Path(__file__).parents[2]
-_SECONDS = 120
+_SECONDS = 120.0
+_POLL_SECONDS = 0.2
 # A repository of fewer models has the first of these; the programs call the first five.
 _MODELS = (
     "simple", "simple_int8", "simple_string", "simple_identity", "densenet_onnx", "identity_int32", "identity_float32",
@@ -103,9 +105,19 @@ def _serving(models: Path, count: int) -> Iterator[Server]:
             "--server-name", "triton", "--rest", "127.0.0.1:0",
         )  # fmt: skip
         try:
+            _await_models(server, count)
             yield server
         finally:
             server.stop()
+
+
+def _await_models(server: Server, count: int) -> None:
+    """Waits until all serve: unlike Triton, our server takes calls before its models do."""
+    deadline = time.monotonic() + _SECONDS
+    while server.modelhost("ls").count("AVAILABLE") < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the models were not loaded: {server.log()}")
+        time.sleep(_POLL_SECONDS)
 
 
 def _draw(python: str, picture: Path) -> None:

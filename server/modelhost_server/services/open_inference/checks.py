@@ -22,17 +22,22 @@ class RequestChecks:
         request_id: its caller's; messages have it.
     """
 
-    __slots__ = ("_model", "_request_id", "_spec")
+    __slots__ = ("_labels", "_model", "_request_id", "_spec")
 
     def __init__(self, model: str, request_id: str) -> None:
         self._model = model
         self._request_id = request_id
         self._spec: SignatureSpec | None = None
+        self._labels: Mapping[str, Sequence[bytes]] = {}
 
     @property
     def is_batched(self) -> bool:
         """Whether the signature that was chosen takes and gives batches."""
         return self._spec is not None and self._spec.is_batched
+
+    def labels(self, output: str) -> Sequence[bytes]:
+        """Of the elements of an output of the version that was chosen, as far as there are any."""
+        return self._labels.get(output, ())
 
     def checks(self) -> Checks:
         """As the host wants them."""
@@ -40,6 +45,7 @@ class RequestChecks:
 
     def _choose_signature(self, version: Version, name: str) -> tuple[int, SignatureSpec]:
         position, self._spec = choose_signature(version, name)
+        self._labels = version.description.labels
         return position, self._spec
 
     def _check_inputs(self, spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> list[tuple[int, RawTensor]]:

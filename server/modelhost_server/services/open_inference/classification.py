@@ -1,8 +1,9 @@
-"""The classification extension: of an output, the largest values, each as "value:index"."""
+"""The classification extension: of an output, the largest values, each as "value:index", or "value:index:label"."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import ForeignError
@@ -15,8 +16,9 @@ _FORMATS = {1: "f", 2: "d", 3: "i", 4: "B", 5: "h", 6: "b", 9: "q", 17: "H", 22:
 _FLOATS = frozenset({1, 2})
 
 
-def classify(output: RawTensor, count: int, is_batched: bool) -> RawTensor:
-    """The `count` largest values of an output as strings; of each row, if the first dimension is the batch's.
+def classify(output: RawTensor, count: int, is_batched: bool, labels: Sequence[bytes] = ()) -> RawTensor:
+    """The `count` largest values of an output as strings; of each row, if the first dimension is the batch's. The first
+    elements of a row may have labels.
 
     Raises:
         ForeignError: INVALID_ARGUMENT.
@@ -31,15 +33,19 @@ def classify(output: RawTensor, count: int, is_batched: bool) -> RawTensor:
     size = element_count(shape[1:] if is_batched else shape)
     strings: list[bytes] = []
     for row in range(rows):
-        strings += _largest(values[row * size : (row + 1) * size], count, output.dtype in _FLOATS)
+        strings += _largest(values[row * size : (row + 1) * size], count, output.dtype in _FLOATS, labels)
     classes = min(count, size)
     return RawTensor(STRING, (rows, classes) if is_batched and shape else (classes,), strings)
 
 
-def _largest(values: list[float], count: int, is_float: bool) -> list[bytes]:
+def _largest(values: list[float], count: int, is_float: bool, labels: Sequence[bytes]) -> list[bytes]:
     # The sort is stable: of equal values, the first comes first. Those that are not a number come last.
     order = sorted(range(len(values)), key=lambda i: -values[i] if values[i] == values[i] else math.inf)
-    return [f"{values[i]:.6f}:{i}".encode() if is_float else f"{values[i]}:{i}".encode() for i in order[:count]]
+    strings = [f"{values[i]:.6f}:{i}".encode() if is_float else f"{values[i]}:{i}".encode() for i in order[:count]]
+    for place, i in enumerate(order[:count]):
+        if i < len(labels):
+            strings[place] += b":" + labels[i]
+    return strings
 
 
 def _unsupported(dtype: int) -> ForeignError:

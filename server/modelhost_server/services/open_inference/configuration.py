@@ -36,12 +36,17 @@ def model_config(host: Host, model: str, version: str) -> pb.ModelConfig:
         version_policy=_version_policy([ready.number for ready in ready_versions(host, model)]),
         default_model_filename="model.savedmodel",
     )
+    said = found.description
     for tensor in spec.inputs:
         config.input.add(
-            name=tensor.name, data_type=_type(tensor), dims=_dims(spec, tensor), optional=tensor.optional
+            name=tensor.name, data_type=_type(tensor), dims=_dims(spec, tensor), optional=tensor.optional,
+            format=pb.ModelInput.Format.Value(said.formats.get(tensor.name, "FORMAT_NONE")),
         )  # fmt: skip
     for tensor in spec.outputs:
-        config.output.add(name=tensor.name, data_type=_type(tensor), dims=_dims(spec, tensor))
+        config.output.add(
+            name=tensor.name, data_type=_type(tensor), dims=_dims(spec, tensor),
+            label_filename=said.label_files.get(tensor.name, ""),
+        )  # fmt: skip
     config.instance_group.add(
         name=f"{model}_0", kind=pb.ModelInstanceGroup.KIND_CPU, count=host.store.scope(found.scope).config.replicas
     )

@@ -117,7 +117,7 @@ class Inference:
         """
         request, outputs = self.request, prediction.outputs
         for name, count in request.classes.items():
-            outputs[name] = classify(outputs[name], count, self._checks.is_batched)
+            outputs[name] = classify(outputs[name], count, self._checks.is_batched, self._checks.labels(name))
         for name, place in request.places.items():
             self._place(name, place, outputs)
         return InferenceResponse(request.model, prediction.version, request.id, outputs)
