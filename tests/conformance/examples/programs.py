@@ -71,7 +71,7 @@ PROGRAMS = [
 HOPELESS = {
     "simple_grpc_model_control.py": (
         "FAILED: expected 'Invalid file path' for oversized file path; got 'StatusCode.",
-        "it looks for words in the status code, which are in the message",
+        "it looks for words in the name of the status code",
     )
 }
 
