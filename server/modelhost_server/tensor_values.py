@@ -7,12 +7,12 @@ from typing import Any
 
 from .compat import saved_model_pb2 as pb
 from .errors import ModelhostError, Reason
-from .tensors import DTYPE_NAME, ITEMSIZE, STRING, RawTensor, element_count
+from .tensors import DTYPE_NAME, ITEMSIZE, MAX_RANK, STRING, RawTensor, element_count
 
 # A message may ask for any number of copies of its last value; more bytes than a message could spell out are a mistake.
 _LARGEST = 2 << 30
-# What a string takes in memory, at least.
-_STRING_SIZE = 8
+# What a string takes in memory besides its bytes, at least.
+STRING_SIZE = 8
 
 # The field that holds a dtype's values, and the array type code of what is stored there. float16 and bfloat16 are
 # stored as their bits, complex numbers as pairs.
@@ -47,8 +47,10 @@ def raw_tensor(value: pb.TensorProto, largest: int = _LARGEST) -> RawTensor:
     if value.tensor_shape.unknown_rank or any(dim.size < 0 for dim in value.tensor_shape.dim):
         raise _malformed("expected a shape with known extents")
     shape = tuple(dim.size for dim in value.tensor_shape.dim)
+    if len(shape) > MAX_RANK:
+        raise _malformed(f"expected at most {MAX_RANK} dimensions, got {len(shape)}")
     count = element_count(shape)
-    if count * (ITEMSIZE[dtype] or _STRING_SIZE) > largest:
+    if count * (ITEMSIZE[dtype] or STRING_SIZE + _repeated_size(value, count)) > largest:
         raise _malformed(f"expected at most {largest} bytes, got the shape {list(shape)}")
     if dtype == STRING:
         return RawTensor(STRING, shape, _strings(value, count))
@@ -59,7 +61,8 @@ def raw_tensor(value: pb.TensorProto, largest: int = _LARGEST) -> RawTensor:
     try:
         data = array(code, values).tobytes()
     except OverflowError:
-        raise _malformed(f"expected values of {DTYPE_NAME[dtype]} in {field}, got one out of its range") from None
+        # TensorFlow takes of each number what its dtype has room for.
+        data = b"".join((number & 0xFFFF_FFFF).to_bytes(4, "little")[: ITEMSIZE[dtype]] for number in values)
     return RawTensor(dtype, shape, _filled(data, count, ITEMSIZE[dtype]))
 
 
@@ -70,9 +73,8 @@ def _checked(data: bytes, size: int) -> bytes:
 
 
 def _filled(data: bytes, count: int, itemsize: int) -> bytes:
-    """The values, the last one repeated as often as the shape needs; zeros when there is none."""
-    if len(data) > count * itemsize or len(data) % itemsize:
-        raise _malformed(f"expected at most {count} values for the shape, got {len(data) / itemsize:g}")
+    """The values that the shape has room for, the last one repeated as often as it needs; zeros when there is none."""
+    data = data[: min(count, len(data) // itemsize) * itemsize]
     last = data[-itemsize:] or bytes(itemsize)
     return data + last * (count - len(data) // itemsize)
 
@@ -80,11 +82,14 @@ def _filled(data: bytes, count: int, itemsize: int) -> bytes:
 def _strings(value: pb.TensorProto, count: int) -> list[bytes]:
     if value.tensor_content:
         return _string_content(value.tensor_content, count)
-    strings = list(value.string_val)
-    if len(strings) > count:
-        raise _malformed(f"expected at most {count} values for the shape, got {len(strings)}")
+    strings = list(value.string_val[:count])
     last = strings[-1] if strings else b""
     return strings + [last] * (count - len(strings))
+
+
+def _repeated_size(value: pb.TensorProto, count: int) -> int:
+    """Bytes of the string that is repeated, where one is."""
+    return len(value.string_val[-1]) if 0 < len(value.string_val) < count else 0
 
 
 def _string_content(content: bytes, count: int) -> list[bytes]:

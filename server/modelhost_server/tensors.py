@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 STRING = 7
 
+# Dimensions that a tensor of TensorFlow can have.
+MAX_RANK = 254
+
 # Bytes per element, by DataType number (TensorFlow's numbers); 0 for strings, which have no fixed size.
 ITEMSIZE: Mapping[int, int] = {
     1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, STRING: 0, 8: 8, 9: 8, 10: 1, 14: 2, 17: 2, 18: 16, 19: 2, 22: 4, 23: 8,

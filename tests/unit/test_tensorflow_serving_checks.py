@@ -114,6 +114,8 @@ def test_versions_that_do_not_answer(target, ours, code, message):
 def test_long_messages_are_cut_as_tensorflow_serving_cuts_them():
     found = translate(ModelhostError(Reason.MODEL_REJECTED_INPUT, "m" * 2000))
     assert (found.code, found.message) == (Code.INVALID_ARGUMENT, "m" * 1024 + "...TRUNCATED")
+    # Bytes, as clients count headers, and no half characters.
+    assert invalid("ä😀" * 500).message == "ä😀" * 170 + "ä...TRUNCATED"
 
 
 def test_targets():
@@ -144,6 +146,17 @@ def floats(*values: float, shape: tuple[int, ...]) -> RawTensor:
 
 SCORES = floats(0.25, 0.75, 1, 0, shape=(2, 2))
 CLASSES = RawTensor(STRING, (2, 2), [b"a", b"b", b"\xff", b"d"])
+
+
+def test_contexts_that_become_too_large_are_refused():
+    found = pb.Input()
+    with_context = found.example_list_with_context
+    with_context.context.features.feature["a"].bytes_list.value.append(bytes(1 << 20))
+    for _ in range(1000):
+        with_context.examples.add()
+    with pytest.raises(ForeignError, match="The context, once for each example, is 1048[0-9]{6} bytes") as refused:
+        serialized(found)
+    assert refused.value.code is Code.INVALID_ARGUMENT
 
 
 def test_classes_and_scores():

@@ -112,10 +112,39 @@ def test_shapes_of_any_length_are_read():
     assert (list(read.shape), bytes(read.data)) == ([2], array("f", [1, 2]).tobytes())
 
 
+def test_more_dimensions_than_tensorflow_has_are_not_multiplied():
+    tensor = tensor_pb2.TensorProto(dtype=1, tensor_shape=dims(*[2**62] * 1_000_000))
+    assert raw_inputs({"x": tensor}, 12 << 20)["x"] is UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (1, {"float_val": [1, 2, 3]}, array("f", [1, 2])),
+        (4, {"int_val": [-1, 300]}, array("B", [255, 44])),
+        (6, {"int_val": [300, -1]}, array("b", [44, -1])),
+        (5, {"int_val": [1 << 16, -2]}, array("h", [0, -2])),
+        (19, {"half_val": [0x13C00, -1]}, array("H", [0x3C00, 0xFFFF])),
+        (8, {"scomplex_val": [1, 2, 3]}, array("f", [1, 2, 1, 2])),
+    ],
+)
+def test_values_that_do_not_fit_are_read_as_tensorflow_reads_them(dtype, values, expected):
+    tensor = tensor_pb2.TensorProto(dtype=dtype, tensor_shape=dims(2), **values)
+    assert raw_tensor(tensor).data == expected.tobytes()
+    strings = tensor_pb2.TensorProto(dtype=STRING, tensor_shape=dims(1), string_val=[b"a", b"b"])
+    assert raw_tensor(strings).data == [b"a"]
+
+
 def test_few_bytes_cannot_ask_for_much_memory():
     for dtype in (1, STRING):
         tensor = tensor_pb2.TensorProto(dtype=dtype, tensor_shape=dims(1 << 28))
         assert raw_inputs({"x": tensor}, 100)["x"] is UNREADABLE
+    # Neither by many tensors, nor by one long string.
+    ten_mebibytes = tensor_pb2.TensorProto(dtype=1, tensor_shape=dims(10 << 20 >> 2))
+    read = raw_inputs({str(i): ten_mebibytes for i in range(100)}, 1000)
+    assert sum(tensor is not UNREADABLE for tensor in read.values()) == 6
+    string = tensor_pb2.TensorProto(dtype=STRING, tensor_shape=dims(1 << 20), string_val=[bytes(1000)])
+    assert raw_inputs({"x": string}, 1000)["x"] is UNREADABLE
     # But a large message may.
     tensor = tensor_pb2.TensorProto(dtype=4, tensor_shape=dims(70 << 20), int_val=[3])
     assert len(raw_inputs({"x": tensor}, 80 << 20)["x"].data) == 70 << 20

@@ -8,11 +8,9 @@ from typing import NamedTuple
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import version_resource
 from ..store.records import Loaded, Version
-from ..tensors import DTYPE_NAME, ITEMSIZE, STRING, FileRange, RawTensor, SignatureSpec, TensorSpec
+from ..tensors import DTYPE_NAME, ITEMSIZE, MAX_RANK, STRING, FileRange, RawTensor, SignatureSpec, TensorSpec
 
 DEFAULT_SIGNATURE = "serving_default"
-# TensorFlow's own limit.
-_MAX_RANK = 254
 _MAX_ELEMENTS = 2**63 - 1
 _BOOL = 10
 # Names that a message lists: a status must fit into HTTP headers.
@@ -123,7 +121,7 @@ def check_tensor(field: str, tensor: RawTensor) -> None:
 def _check_content(field: str, tensor: RawTensor) -> None:
     shape, data = tensor.shape, tensor.data
     count = 1
-    for extent in shape[: _MAX_RANK + 1]:
+    for extent in shape[: MAX_RANK + 1]:
         if extent < 0:
             raise _field_error(
                 Reason.INPUT_MALFORMED, field, f"no extent of a tensor is negative; got shape {_short(shape)}",
@@ -131,7 +129,7 @@ def _check_content(field: str, tensor: RawTensor) -> None:
             )  # fmt: skip
         # TensorFlow aborts the process over an overflow, even on the way to an extent of 0.
         count *= extent or 1
-    if len(shape) > _MAX_RANK or count > _MAX_ELEMENTS:
+    if len(shape) > MAX_RANK or count > _MAX_ELEMENTS:
         raise _field_error(
             Reason.INPUT_MALFORMED, field, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
         )

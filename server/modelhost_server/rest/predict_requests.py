@@ -14,14 +14,12 @@ from typing import Any, NoReturn
 from ..errors import Code, ForeignError
 from ..services.tensorflow_serving.checks import DTYPE_NAME
 from ..services.tensorflow_serving.errors import invalid
-from ..tensors import STRING, RawTensor, SignatureSpec, TensorSpec
+from ..tensors import MAX_RANK, STRING, RawTensor, SignatureSpec, TensorSpec
 from .arrays import NUMPY, Unfit, flattened, number_bytes
 from .documents import MalformedDocument, kind, quoted, read_document
 
 _BASE64 = "b64"
 _FLOATS = (1, 2, 14, 19)
-# TensorFlow's own limit.
-_MAX_RANK = 254
 
 
 def read_object(data: bytes | memoryview) -> dict[str, Any]:
@@ -190,7 +188,7 @@ def _dense(value: Any, spec: TensorSpec) -> RawTensor:
         Unfit: they are not all right.
     """
     shape, values = flattened(value)
-    if len(shape) > _MAX_RANK:
+    if len(shape) > MAX_RANK:
         raise Unfit
     if spec.dtype == STRING:
         return RawTensor(STRING, shape, [_string(item) for item in values])
@@ -258,8 +256,8 @@ def _shape_text(shape: Sequence[int]) -> str:
 def _check(value: Any, dtype: int, shape: Sequence[int], level: int) -> None:
     """Finds the first value that is wrong."""
     rank = len(shape)
-    if rank > _MAX_RANK:
-        raise invalid(f"Encountered lists in lists: {rank} levels, expected at most {_MAX_RANK}")
+    if rank > MAX_RANK:
+        raise invalid(f"Encountered lists in lists: {rank} levels, expected at most {MAX_RANK}")
     if not isinstance(value, list):
         if level != rank:
             raise invalid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import Code, ForeignError, ModelhostError, Reason
 from .names import Target
 
-# As TensorFlow Serving has it: a status must fit into HTTP headers.
+# Bytes; as TensorFlow Serving has it: a status must fit into HTTP headers.
 _LONGEST = 1024
 # TensorFlow Serving's own clients try again on UNAVAILABLE, and that is what its full queues answer.
 _CODES = {Reason.QUEUE_FULL: Code.UNAVAILABLE}
@@ -68,4 +68,5 @@ def _unrecognized(target: Target) -> ForeignError:
 
 def short(message: str) -> str:
     """A message as it may be sent."""
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...TRUNCATED"
+    encoded = message.encode()
+    return message if len(encoded) <= _LONGEST else encoded[:_LONGEST].decode(errors="ignore") + "...TRUNCATED"

@@ -8,6 +8,7 @@ from ..call import Call
 from .errors import invalid
 from .inference import Classified, Regressed, Task, classify, multi_inference, regress
 from .names import Target, model_spec, target_of
+from .tensors import most_bytes
 
 
 class Examples:
@@ -49,10 +50,17 @@ def _target(request: pb.ClassificationRequest | pb.RegressionRequest) -> Target:
 
 
 def serialized(message: pb.Input) -> list[bytes]:
-    """The examples of an input, each of them with the context that all have in common."""
+    """The examples of an input, each of them with the context that all have in common.
+
+    Raises:
+        ForeignError: the context becomes too large.
+    """
     if message.WhichOneof("kind") == "example_list_with_context":
         found = message.example_list_with_context
         context = found.context.SerializeToString()
+        size, most = len(context) * len(found.examples), most_bytes(message.ByteSize())
+        if size > most:
+            raise invalid(f"The context, once for each example, is {size} bytes; expected at most {most}")
         # One message after the other is both of them merged.
         return [context + example.SerializeToString() for example in found.examples]
     return [example.SerializeToString() for example in message.example_list.examples]

@@ -7,21 +7,30 @@ from collections.abc import Mapping
 
 from ...compat import tensor_pb2 as pb
 from ...errors import ModelhostError
-from ...tensor_values import FIELDS, raw_tensor
-from ...tensors import LeasedBytes, RawTensor
+from ...tensor_values import FIELDS, STRING_SIZE, raw_tensor
+from ...tensors import STRING, LeasedBytes, RawTensor
 
 # What stands for a tensor that cannot be read, until it is known whether anybody asks for it: DT_INVALID.
 UNREADABLE = RawTensor(0, (), b"")
-# Few bytes can ask for many equal values; this many bytes of them are read.
+# Few bytes can ask for many equal values; a request is given this many bytes of them.
 _REPEATED = 64 << 20
 # A byte of a message becomes at most this many of a tensor, where each value is spelled out.
 _GROWTH = 8
 
 
+def most_bytes(message_size: int) -> int:
+    """What a request of this many bytes may become in memory."""
+    return _REPEATED + _GROWTH * message_size
+
+
 def raw_inputs(tensors: Mapping[str, pb.TensorProto], message_size: int) -> dict[str, RawTensor]:
     """The inputs of a request of this many bytes."""
-    largest = max(_REPEATED, _GROWTH * message_size)
-    return {name: _raw_input(tensor, largest) for name, tensor in tensors.items()}
+    left = most_bytes(message_size)
+    inputs = {}
+    for name, tensor in tensors.items():
+        inputs[name] = _raw_input(tensor, left)
+        left -= _size(inputs[name])
+    return inputs
 
 
 def _raw_input(tensor: pb.TensorProto, largest: int) -> RawTensor:
@@ -29,6 +38,12 @@ def _raw_input(tensor: pb.TensorProto, largest: int) -> RawTensor:
         return raw_tensor(tensor, largest)
     except ModelhostError:
         return UNREADABLE
+
+
+def _size(tensor: RawTensor) -> int:
+    count = len(tensor.data)  # type: ignore[arg-type]
+    # Equal strings, too, are written one by one when the model gets them.
+    return STRING_SIZE * count + sum(map(len, tensor.data)) if tensor.dtype == STRING else count  # type: ignore
 
 
 def typed_values(tensor: RawTensor) -> bytes:
