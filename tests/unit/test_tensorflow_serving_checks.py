@@ -9,7 +9,7 @@ from modelhost_server.compat import serving_inference_pb2 as pb
 from modelhost_server.compat import serving_predict_pb2
 from modelhost_server.errors import Code, ForeignError, ModelhostError, Reason
 from modelhost_server.services.tensorflow_serving.checks import PREDICT
-from modelhost_server.services.tensorflow_serving.errors import check_target, servable_error, translate
+from modelhost_server.services.tensorflow_serving.errors import check_target, invalid, servable_error, translate
 from modelhost_server.services.tensorflow_serving.examples import serialized
 from modelhost_server.services.tensorflow_serving.metadata import signature_def_map
 from modelhost_server.services.tensorflow_serving.names import Target, model_spec, target_of
@@ -154,7 +154,7 @@ def test_contexts_that_become_too_large_are_refused():
     with_context.context.features.feature["a"].bytes_list.value.append(bytes(1 << 20))
     for _ in range(1000):
         with_context.examples.add()
-    with pytest.raises(ForeignError, match="The context, once for each example, is 1048[0-9]{6} bytes") as refused:
+    with pytest.raises(ForeignError, match=r"The context, once for each example, is 1048[0-9]{6} bytes") as refused:
         serialized(found)
     assert refused.value.code is Code.INVALID_ARGUMENT
 
