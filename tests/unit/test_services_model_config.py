@@ -77,6 +77,8 @@ def test_what_is_not_right_is_refused_in_upstreams_words(model: str, message: st
 def test_a_name_is_listed_once() -> None:
     with pytest.raises(ForeignError, match="Illegal to list model m multiple times in config list"):
         read(GOOD, GOOD)
+    with pytest.raises(ForeignError, match="Illegal to list model default/m multiple times in config list"):
+        read(GOOD, GOOD.replace('name: "m"', 'name: "default/m"'))
 
 
 @pytest.mark.parametrize(

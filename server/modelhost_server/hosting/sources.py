@@ -41,12 +41,8 @@ def local_path(source: str) -> Path:
     """
     if not source:
         raise ModelhostError(Reason.INVALID_REQUEST, "source: expected a path or URI; got nothing", field="source")
-    if "\0" in source or len(source) > 4096:
-        raise ModelhostError(
-            Reason.SOURCE_NOT_FOUND,
-            f"source: expected a path of at most 4096 characters without NUL; got {brief(source)}",
-            field="source",
-        )  # fmt: skip
+    if len(source) > 4096:
+        raise _impossible(source)
     try:
         parts = urlsplit(source)
     except ValueError:
@@ -63,6 +59,9 @@ def local_path(source: str) -> Path:
         )
     else:
         path = Path(source)
+    # Here, because URIs write it %00.
+    if "\0" in str(path):
+        raise _impossible(str(path))
     if not path.is_absolute():
         raise ModelhostError(
             Reason.INVALID_REQUEST,
@@ -70,6 +69,14 @@ def local_path(source: str) -> Path:
             field="source",
         )
     return path
+
+
+def _impossible(source: str) -> ModelhostError:
+    return ModelhostError(
+        Reason.SOURCE_NOT_FOUND,
+        f"source: expected a path of at most 4096 characters without NUL; got {brief(source)}",
+        field="source",
+    )
 
 
 def _resolve_path(path: Path, version: int) -> Resolved:

@@ -25,11 +25,13 @@ def directories(config: pb.ModelConfigList) -> list[ModelDirectory]:
     Raises:
         ForeignError, ModelhostError: the config is not right.
     """
-    names = set()
+    places = set()
     for model in config.config:
-        if model.name in names:
+        # "default/m" is "m".
+        place = scope_and_model(model.name)
+        if place in places:
             raise invalid(f"Illegal to list model {model.name} multiple times in config list")
-        names.add(model.name)
+        places.add(place)
     base_paths = [_base_path(model) for model in config.config]
     return [_directory(model, base_path) for model, base_path in zip(config.config, base_paths, strict=True)]
 
