@@ -10,7 +10,7 @@ import grpc
 import pytest
 from modelhost.v1 import model_service_pb2
 from modelhost_server.compat import serving_model_config_pb2, serving_model_service_pb2
-from support.calls import failure, half, load, scope_of, unload
+from support.calls import eventually, failure, half, load, scope_of, unload
 from support.server import Stubs
 from support.serving import ModelServiceStub, model_config, put
 
@@ -130,6 +130,20 @@ def test_a_reload_tells_what_failed_and_hosts_the_others(stubs, serving, models,
     assert half(stubs, "default", name) == 4.0
     code, _, message = failure(lambda: serving.states(f"{name}-away", version=1))
     assert (code, message) == (grpc.StatusCode.NOT_FOUND, f"Could not find version 1 of model {name}-away")
+
+
+def test_a_directory_that_is_not_there_is_told_of_a_model_that_is_served_from_another(
+    stubs, serving, models, base, name
+):
+    put(models, base, 1)
+    serving.reload(model_config(name, base))
+    nowhere = base.with_name("nowhere")
+    for path, why in ((nowhere, f"the directory {nowhere} cannot be read"), ("file:///a%00b", "without NUL")):
+        _, message = refused(serving, model_config(name, path))
+        assert why in message
+        assert serving.states(name) == {1: "AVAILABLE"}
+    put(models, nowhere, 1, "half_plus_three")
+    eventually(lambda: half(stubs, "default", name) == 5.0, 20)
 
 
 def test_a_reload_ends_with_its_deadline_and_stays_in_force(stubs, serving, models, base, name):

@@ -51,6 +51,7 @@ def test_numbers_name_versions(tmp_path: Path) -> None:
     (tmp_path / "4").write_text("a file")
     (tmp_path / "5").symlink_to(tmp_path / "17")
     (tmp_path / "6").symlink_to(tmp_path / "nothing")
+    (tmp_path / "7").symlink_to(tmp_path / "7")
     there = {1: "1", 2: "0002", 5: "5", 17: "17"}
     assert version_paths(str(tmp_path)) == {number: str(tmp_path / name) for number, name in there.items()}
 

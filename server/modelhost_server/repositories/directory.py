@@ -55,9 +55,17 @@ def version_paths(base_path: str) -> dict[int, str]:
         OSError: the base path is not there, or cannot be read.
     """
     with os.scandir(base_path) as entries:
-        names = sorted(e.name for e in entries if e.name.isascii() and e.name.isdecimal() and e.is_dir())
+        names = sorted(e.name for e in entries if e.name.isascii() and e.name.isdecimal() and _is_directory(e))
     # 0 is no version here; where two names are one number, the last counts.
     return {int(name): os.path.join(base_path, name) for name in names if 0 < int(name) < 2**63}
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle, or to where we may not look: no reason to miss the others.
+        return False
 
 
 def look(path: str) -> Look:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # What can be wrong besides a version, whose number is above these.
 _DIRECTORY, _HOSTING = 0, -1
+_NOT_LOOKED_AT = "has not been looked at yet"
 
 
 class Follower:
@@ -39,7 +40,7 @@ class Follower:
         self._poll_wait = poll_wait
         self._threads = threads
         # Why the directory cannot be read; "" while it can.
-        self._unreadable = "has not been looked at yet"
+        self._unreadable = _NOT_LOOKED_AT
         self._found: dict[int, Found] = {}
         self._labels: dict[str, int] = {}
         self._said: dict[int, str] = {}
@@ -55,6 +56,11 @@ class Follower:
 
     def change(self, directory: ModelDirectory) -> None:
         """Follows it in another way from now on."""
+        if directory.base_path != self.directory.base_path:
+            # What was found elsewhere is hosted until it is known what is here.
+            self._unreadable = _NOT_LOOKED_AT
+            for found in self._found.values():
+                found.is_there = False
         self.directory = directory
         self._put_labels()
         self._settled.clear()
@@ -141,36 +147,42 @@ class Follower:
     async def _look(self) -> None:
         """Looks at the directory; what is there now takes the place of what was there."""
         base_path = self.directory.base_path
-        known = {number: found.path for number, found in self._found.items() if not found.needs_look}
+        known = {number: found.path for number, found in self._found.items() if found.is_there and not found.needs_look}
         loop = asyncio.get_running_loop()
+        looks: Mapping[int, tuple[str, Look | None]] = {}
+        unreadable = ""
         try:
             looks = await loop.run_in_executor(self._threads, look_at_versions, base_path, known)
         except OSError as error:
-            # What is hosted stays: the directory may be back soon.
-            self._unreadable = f"cannot be read: {error.strerror}"
-            self._is_news = True
-            return
+            unreadable = f"cannot be read: {error.strerror}"
         finally:
             if self._poll_wait > 0:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._timer = loop.call_later(self._poll_wait, self._be_due)
+        if self.directory.base_path != base_path:
+            # It was to be another one meanwhile; the look at that is due.
+            return
+        if unreadable:
+            # What is hosted stays: the directory may be back soon.
+            self._unreadable, self._is_news = unreadable, True
         # Most looks find what was there before, all of it known: that must cost next to nothing.
-        if self._unreadable or looks != {number: (path, None) for number, path in known.items()}:
+        elif self._unreadable or looks != {number: (path, None) for number, path in known.items()}:
             self._unreadable, self._is_news = "", True
             self._note_looks(looks)
 
     def _note_looks(self, looks: Mapping[int, tuple[str, Look | None]]) -> None:
         now = time.time()
-        for number, found in self._found.items():
-            found.is_there = number in looks
         for number, (path, new) in looks.items():
             found = self._found.get(number) or Found(path)
-            if found.path != path:
+            if found.path != path or not found.is_there:
+                # Another directory, even where the path is that of one that was there before.
                 found = Found(path, version=found.version, noted=found.version)
             self._found[number] = found
             if new is not None:
                 found.note_look(new, now, self._poll_wait)
+        for number, found in self._found.items():
+            found.is_there = number in looks
 
     def _there(self) -> set[int]:
         """Of the versions that are there, those that the policy says."""
@@ -271,8 +283,9 @@ class Follower:
 
     def _forget(self) -> None:
         for number, found in list(self._found.items()):
-            if not found.is_there and self._version(number) is not found.version:
+            if not found.is_there and (found.version is None or found.version is not self._version(number)):
                 del self._found[number]
+                self._said.pop(number, None)
 
     def _is_settled(self) -> bool:
         """Whether all that is wanted has been tried."""
