@@ -146,6 +146,32 @@ def test_a_directory_that_is_not_there_is_told_of_a_model_that_is_served_from_an
     eventually(lambda: half(stubs, "default", name) == 5.0, 20)
 
 
+def test_what_never_served_and_is_gone_is_forgotten(stubs, serving, models, base, name):
+    put(models, base, 1)
+    broken = put(models, base, 2)
+    (broken / "saved_model.pb").write_bytes(b"no model")
+    (base / "3").mkdir()
+    refused(serving, model_config(name, base, {"all": {}}))
+    serving.settle(name, {3: "START", 2: "END", 1: "AVAILABLE"})
+    (base / "3").rmdir()
+    serving.settle(name, {2: "END", 1: "AVAILABLE"})
+    shutil.rmtree(broken)
+    request = model_service_pb2.GetModelRequest(scope="default", model=name)
+    eventually(lambda: [each.version for each in stubs.models.GetModel(request, timeout=10).model.versions] == [1], 20)
+
+
+def test_a_version_that_failed_for_somebody_else_is_told_of(stubs, serving, models, base, name):
+    broken = put(models, base.with_name("broken"), 1)
+    (broken / "saved_model.pb").write_bytes(b"no model")
+    failure(lambda: load(stubs, "default", name, broken, version=1))
+    put(models, base, 1)
+    code, message = refused(serving, model_config(name, base))
+    assert code is grpc.StatusCode.UNKNOWN
+    assert f"{{{{name: {name} version: 1}} due to error: INVALID_ARGUMENT: " in message
+    unload(stubs, "default", name)
+    serving.settle(name, {1: "AVAILABLE"})
+
+
 def test_a_reload_ends_with_its_deadline_and_stays_in_force(stubs, serving, models, base, name):
     (base / "1").mkdir()
     code, _, _ = failure(lambda: serving.reload(model_config(name, base), timeout=1.5))

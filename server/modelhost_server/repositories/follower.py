@@ -86,7 +86,7 @@ class Follower:
         wanted, pending = self._wanted(), self.pending()
         if wanted:
             newest = max(wanted)
-            failure = self._found[newest].failure
+            failure = self._found[newest].failure or self._failure_of_others(newest)
             return (newest, failure) if failure is not None else None
         if pending:
             return max(pending), pending[max(pending)]
@@ -124,7 +124,7 @@ class Follower:
         while self._poll_wait >= 0:
             self._wake.clear()
             try:
-                if self._look_due:
+                while self._look_due:
                     self._look_due = False
                     await self._look()
                 if self._is_news:
@@ -147,7 +147,8 @@ class Follower:
     async def _look(self) -> None:
         """Looks at the directory; what is there now takes the place of what was there."""
         base_path = self.directory.base_path
-        known = {number: found.path for number, found in self._found.items() if found.is_there and not found.needs_look}
+        there = {number: found for number, found in self._found.items() if found.is_there}
+        known = {number: found.path for number, found in there.items() if not found.needs_look}
         loop = asyncio.get_running_loop()
         looks: Mapping[int, tuple[str, Look | None]] = {}
         unreadable = ""
@@ -167,7 +168,7 @@ class Follower:
             # What is hosted stays: the directory may be back soon.
             self._unreadable, self._is_news = unreadable, True
         # Most looks find what was there before, all of it known: that must cost next to nothing.
-        elif self._unreadable or looks != {number: (path, None) for number, path in known.items()}:
+        elif self._unreadable or len(known) < len(there) or looks != {n: (path, None) for n, path in known.items()}:
             self._unreadable, self._is_news = "", True
             self._note_looks(looks)
 
@@ -231,6 +232,11 @@ class Follower:
     def _phase(self, number: int) -> Phase | None:
         version = self._version(number)
         return version.phase if version is not None else None
+
+    def _failure_of_others(self, number: int) -> ModelhostError | None:
+        """Why a version failed that somebody else loaded: it is theirs, but it does not serve."""
+        version = self._version(number)
+        return version.error if version is not None and version.phase is Phase.FAILED else None
 
     def _ours(self) -> dict[int, Version]:
         """The versions that were loaded from here, and are not on their way out."""
