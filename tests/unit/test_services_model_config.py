@@ -129,6 +129,7 @@ def test_a_file_is_read_with_what_is_not_known(tmp_path: Path) -> None:
         (b"model_config_list {", "models.config: 1:19 : Expected"),
         (b"\xff\xfe", "models.config: 'utf-8' codec"),
         (b"model_config_list { config { name: 'a' base_path: 'a' } }", "models.config: Expected model a to have an"),
+        (b"unknown {" * 5000, "models.config: maximum recursion depth exceeded"),
         (b"custom_model_config {}", "models.config: custom_model_config: expected a model_config_list"),
     ],
 )

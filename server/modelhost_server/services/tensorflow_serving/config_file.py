@@ -32,7 +32,7 @@ def read_config_file(file: Path) -> list[ModelDirectory]:
         return directories(config.model_config_list)
     except OSError as error:
         raise ModelhostError(Reason.INVALID_REQUEST, f"{file}: {error.strerror}") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         raise ModelhostError(Reason.INVALID_REQUEST, f"{file}: {error}") from None
     except (ForeignError, ModelhostError) as error:
         raise ModelhostError(Reason.INVALID_REQUEST, f"{file}: {error.message}") from None
