@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Sequence
 
 _BACKLOG = 1024
 _ANY_PORT = "0"
+_MAX_PORT = 65_535
 
 
 def host_and_port(address: str) -> tuple[str, str]:
@@ -19,7 +21,7 @@ def host_and_port(address: str) -> tuple[str, str]:
         OSError: it is something else.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _MAX_PORT:
         raise OSError("expected HOST:PORT or unix:PATH")
     return host, port
 
@@ -86,6 +88,8 @@ class Listeners:
 
     def _open_unix(self, address: str) -> str:
         path = address.removeprefix("unix:").removeprefix("//")
+        if not path:
+            raise OSError("expected HOST:PORT or unix:PATH")
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX)
         self.unix.append(listener)
