@@ -107,6 +107,7 @@ def test_compressed_bodies(rest, encoding, compress):
     assert post(rest, "half_plus_two:predict", body, headers=headers) == {"predictions": [3.5]}
     assert "its end is missing" in post(rest, "half_plus_two:predict", body[:-3], 400, headers=headers)
     assert f"the body is not {encoding}" in post(rest, "half_plus_two:predict", b"x", 400, headers=headers)
+    assert "4 bytes follow its end" in post(rest, "half_plus_two:predict", body + b"more", 400, headers=headers)
     bomb = compress(b" " * (MAX_BYTES + 1))
     assert "larger than" in post(rest, "half_plus_two:predict", bomb, 413, headers=headers)
     refusal = post(rest, "half_plus_two:predict", b"", 415, headers={"Content-Encoding": "br"})
