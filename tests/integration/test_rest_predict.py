@@ -98,6 +98,10 @@ def test_classify_and_regress(rest):
     assert answer[0][0][1] == pytest.approx(0.9241418)
     regress = {"signature_name": "regress_x_to_y2", "examples": [{"x": 1.0}], "context": {"x2": 3.0}}
     assert post(rest, "examples:regress", regress) == {"results": [5.5]}
+    many = {"signature_name": "regress_x_to_y", "examples": [{"x": float(number)} for number in range(10_000)]}
+    assert post(rest, "examples:regress", many) == {"results": [number / 2 + 2 for number in range(10_000)]}
+    many["examples"].append({"x": [[]]})
+    assert "unexpected JSON type: Array" in post(rest, "examples:regress", many, 400)
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
