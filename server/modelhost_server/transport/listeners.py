@@ -26,6 +26,18 @@ def host_and_port(address: str) -> tuple[str, str]:
     return host, port
 
 
+def socket_path(address: str) -> str:
+    """The path of unix:PATH.
+
+    Raises:
+        OSError: there is none.
+    """
+    path = address.removeprefix("unix:").removeprefix("//")
+    if not path:
+        raise OSError("expected HOST:PORT or unix:PATH")
+    return path
+
+
 def check_free(addresses: Sequence[str]) -> None:
     """Finds out whether somebody listens already, which those who share their ports would not be told.
 
@@ -87,9 +99,7 @@ class Listeners:
         return f"{host}:{port}"
 
     def _open_unix(self, address: str) -> str:
-        path = address.removeprefix("unix:").removeprefix("//")
-        if not path:
-            raise OSError("expected HOST:PORT or unix:PATH")
+        path = socket_path(address)
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX)
         self.unix.append(listener)
