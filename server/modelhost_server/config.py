@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from .store.records import ScopeConfig
 from .transport.base import TransportName, TransportOptions
@@ -16,12 +22,20 @@ from .transport.tls import Identity
 _DEFAULTS = ScopeConfig()
 
 
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+# A variable of the environment has them with commas between them.
+_Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
 class ServerConfig(BaseSettings):
     """What the server can be told."""
 
     model_config = SettingsConfigDict(env_prefix="MODELHOST_", extra="forbid", frozen=True)
 
-    listen: tuple[str, ...] = Field(
+    listen: _Texts = Field(
         ("127.0.0.1:8500",), min_length=1, description="addresses to listen on: HOST:PORT, or unix:PATH"
     )
     rest: str | None = Field(None, description="address of the REST APIs: HOST:PORT, or unix:PATH")
@@ -68,9 +82,7 @@ class ServerConfig(BaseSettings):
         description="what of `model_repository` is hosted: what is there at the start, what is there at any time, or "
         "`load_model` and what callers load",
     )
-    load_model: tuple[str, ...] = Field(
-        (), description="in explicit mode, models to load at the start; a single * for all"
-    )
+    load_model: _Texts = Field((), description="in explicit mode, models to load at the start; a single * for all")
     repository_poll_secs: float = Field(
         15, gt=0, le=86_400, description="in poll mode, time between two looks at `model_repository`, in seconds"
     )

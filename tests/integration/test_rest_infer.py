@@ -106,6 +106,7 @@ def test_refusals(rest, path, body, status, message):
         ("GET", "/v2/models/half/versions/-1", None, 400, "version should be an integral value > 0"),
         ("GET", "/v2/models/half/infer", None, 405, "Malformed request: GET /v2/models/half/infer"),
         ("POST", "/v2/health/live", {}, 405, "Malformed request: POST /v2/health/live"),
+        ("GET", "/v2/", None, 404, "Malformed request: GET /v2/"),
         ("GET", "/v2/nothing", None, 404, "Malformed request: GET /v2/nothing"),
         ("GET", "/v2/systemsharedmemory/region/r/status", None, 404, "r"),
         ("POST", "/v2/systemsharedmemory/region/r/register", {}, 400, "non-string as string"),

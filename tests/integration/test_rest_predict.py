@@ -98,6 +98,10 @@ def test_classify_and_regress(rest):
     assert answer[0][0][1] == pytest.approx(0.9241418)
     regress = {"signature_name": "regress_x_to_y2", "examples": [{"x": 1.0}], "context": {"x2": 3.0}}
     assert post(rest, "examples:regress", regress) == {"results": [5.5]}
+    many = {"signature_name": "regress_x_to_y", "examples": [{"x": float(number)} for number in range(10_000)]}
+    assert post(rest, "examples:regress", many) == {"results": [number / 2 + 2 for number in range(10_000)]}
+    many["examples"].append({"x": [[]]})
+    assert "unexpected JSON type: Array" in post(rest, "examples:regress", many, 400)
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
@@ -107,6 +111,7 @@ def test_compressed_bodies(rest, encoding, compress):
     assert post(rest, "half_plus_two:predict", body, headers=headers) == {"predictions": [3.5]}
     assert "its end is missing" in post(rest, "half_plus_two:predict", body[:-3], 400, headers=headers)
     assert f"the body is not {encoding}" in post(rest, "half_plus_two:predict", b"x", 400, headers=headers)
+    assert "4 bytes follow its end" in post(rest, "half_plus_two:predict", body + b"more", 400, headers=headers)
     bomb = compress(b" " * (MAX_BYTES + 1))
     assert "larger than" in post(rest, "half_plus_two:predict", bomb, 413, headers=headers)
     refusal = post(rest, "half_plus_two:predict", b"", 415, headers={"Content-Encoding": "br"})

@@ -164,6 +164,21 @@ def test_a_drain_answers_what_is_under_way_and_refuses_the_rest(tmp_path, models
         assert process.process.wait(30) == 0
 
 
+def test_a_drain_answers_who_does_not_come_to_an_end():
+    with ServerProcess(*REST, "--drain-seconds", "1") as process:
+        host, port = process.addresses[-1].removeprefix("http://").split(":")
+        head = b"POST /v1/models/half:predict HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(head)
+            assert caller.recv(1000).startswith(b"HTTP/1.1 100 ")
+            caller.sendall(b"{")
+            assert process.stop() == 0
+            answer = caller.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b'{"error":"the server has stopped"}')
+        assert "Traceback" not in process.log()
+
+
 def test_a_drain_does_not_wait_for_connections_that_are_only_kept():
     with ServerProcess(*REST) as process, httpx.Client(base_url=process.addresses[-1]) as client:
         assert client.get("/v2/health/live").status_code == 200

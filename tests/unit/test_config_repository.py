@@ -40,3 +40,18 @@ def test_options_that_do_not(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         read_config(None, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "names"), [("a", ("a",)), ("a, scope/b", ("a", "scope/b"))])
+def test_names_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, names: tuple[str, ...]) -> None:
+    monkeypatch.setenv("MODELHOST_LOAD_MODEL", value)
+    assert read_config(None, **EXPLICIT).load_model == names
+
+
+def test_addresses_in_the_environment_and_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "modelhost.toml"
+    file.write_text('listen = ["[::1]:1", "unix:/a"]\nrest = "localhost:2"\n')
+    assert read_config(file).listen == ("[::1]:1", "unix:/a")
+    monkeypatch.setenv("MODELHOST_LISTEN", "127.0.0.1:3,unix:/b")
+    assert (read_config(file).listen, read_config(file).rest) == (("127.0.0.1:3", "unix:/b"), "localhost:2")
+    assert read_config(file, listen=["h:4"]).listen == ("h:4",)

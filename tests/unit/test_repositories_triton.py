@@ -10,14 +10,13 @@ from google.protobuf import text_format
 from modelhost_server.compat.model_config_pb2 import ModelConfig
 from modelhost_server.errors import Code, ForeignError, ModelhostError
 from modelhost_server.repositories.overrides import Overrides, checked_names, remove
-from modelhost_server.repositories.policy import All, Latest, Specific
+from modelhost_server.repositories.policy import All, Latest, Specific, policy_of
 from modelhost_server.repositories.triton_config import (
     batching_options,
     check_config,
     load_options,
     read_json,
     read_text,
-    version_policy,
 )
 from modelhost_server.repositories.triton_layout import model_names, read_directory
 from modelhost_server.repositories.triton_signature import check_signature
@@ -102,7 +101,7 @@ def test_descriptions_that_are_refused(text: str, code: Code) -> None:
     ],
 )
 def test_version_policies(text: str, policy: Any) -> None:
-    assert version_policy(config(text)) == policy
+    assert policy_of(config(text).version_policy) == policy
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from modelhost_server.rest.arrays import NUMPY, Unfit, array_json, array_of, flattened, number_bytes
+from modelhost_server.rest.arrays import NUMPY, Unfit, array_json, flat_array, flattened, number_bytes
 from modelhost_server.tensors import RawTensor
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -28,7 +28,7 @@ def tensors(draw):
 @given(tensors())
 def test_what_is_written_is_read_again(tensor):
     dtype, array = tensor
-    written = array_json(array_of(RawTensor(dtype, array.shape, array.tobytes())))
+    written = array_json(flat_array(RawTensor(dtype, array.shape, array.tobytes())).reshape(array.shape))
     shape, values = flattened(json.loads(written))
     # Where there is no element, the extents behind are not seen.
     assert shape == list(array.shape[: len(shape)])
@@ -71,6 +71,17 @@ def test_lists_that_are_no_tensor(value):
 def test_numbers_that_do_not_fit(values, dtype):
     with pytest.raises(Unfit):
         number_bytes(values, dtype)
+
+
+@pytest.mark.parametrize("dtype", [1, 2, 14, 19])
+def test_the_largest_number_fits_as_it_is_written(dtype):
+    largest = np.array([ml_dtypes.finfo(NUMPY[dtype]).max], NUMPY[dtype])
+    assert number_bytes(json.loads(array_json(largest)), dtype) == largest.tobytes()
+
+
+def test_a_number_that_no_float_can_hold():
+    with pytest.raises(Unfit):
+        number_bytes([10**400], 2, is_exact=False)
 
 
 def test_what_need_not_be_exact_is_rounded():

@@ -114,6 +114,9 @@ CONTENT = "Input must set only one of the following fields: 'data', 'binary_data
         ({"inputs": [tensor(data=1)]}, b"", "Unable to parse 'data': attempt to access JSON non-array as array"),
         ({"inputs": [tensor(data=[1])]}, b"", "Unable to parse 'data': Shape does not match true"),
         ({"inputs": [tensor(data=[1, [2]])]}, b"", "Unable to parse 'data': Shape does not match true shape"),
+        ({"inputs": [tensor(shape=[0], data=[1, [2]])]}, b"", "Unable to parse 'data': Shape does not match true"),
+        (b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [NaN, 1' + b"0" * 400 + b"]}]}", b"",
+         "a value is out of the range of FP64"),
         ({"inputs": [tensor(data=[1, 2.5])]}, b"", "attempt to access JSON non-signed-integer as signed-integer"),
         ({"inputs": [tensor(data=[1, 2**31])]}, b"", "Unable to parse 'data': a value is out of the range of INT32"),
         ({"inputs": [tensor("x", "BOOL", data=[1, 0])]}, b"", "attempt to access JSON non-boolean as boolean"),
@@ -162,6 +165,11 @@ OUTPUTS = {
 
 def written(document, outputs=OUTPUTS):
     return infer_response(read({"inputs": [], **document}), InferenceResponse("m", 7, document.get("id", ""), outputs))
+
+
+def test_an_answer_of_more_dimensions_than_numpy_has():
+    content, _ = written({}, {"x": RawTensor(1, [1] * 70, b"\0" * 4), "none": RawTensor(1, [0, 2**62], b"")})
+    assert [output["data"] for output in json.loads(content)["outputs"]] == [[0], []]
 
 
 def test_an_answer_in_json():

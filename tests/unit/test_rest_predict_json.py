@@ -133,6 +133,7 @@ ELEMENT = "Failed to process element: "
         ({"inputs": [{"b65": ""}]}, {"s": STRING}, 'JSON Value: {"b65": ""} not formatted correctly for base64 data'),
         ({"inputs": [{"b64": "*"}]}, {"s": STRING}, "Unable to base64 decode"),
         (b'{"inputs": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}", ONE, "300 levels, expected at most 254"),
+        (b'{"instances": ' + b"[" * 255 + b"1" + b"]" * 255 + b"}", ONE, "255 levels, expected at most 254"),
     ],
 )  # fmt: skip
 def test_requests_that_are_wrong(body, inputs, message):
@@ -140,6 +141,18 @@ def test_requests_that_are_wrong(body, inputs, message):
     assert error.code is Code.INVALID_ARGUMENT
     assert message in error.message
     assert len(error.message) < 1000
+
+
+@given(st.lists(st.booleans(), min_size=1), st.booleans())
+def test_what_is_told_of_is_the_first_that_is_wrong(are_wrong, have_names):
+    are_wrong[-1] = True
+    values = [f"wrong {number}" if is_wrong else number for number, is_wrong in enumerate(are_wrong)]
+    first = are_wrong.index(True)
+    message = f'JSON Value: "wrong {first}" Type: String is not of expected type: float'
+    rows = [{"x": value} for value in values] if have_names else values
+    assert refusal({"instances": rows}).message.startswith(f"Failed to process element: {first} ")
+    assert message in refusal({"instances": rows}).message
+    assert refusal({"inputs": [[value] for value in values]}).message == message
 
 
 def test_types_that_json_has_nothing_for():
@@ -205,6 +218,12 @@ def test_answers_that_cannot_be_rows(outputs, message):
     with pytest.raises(ForeignError) as error:
         predictions(outputs)
     assert error.value.message == message
+
+
+@pytest.mark.parametrize("tensor", [f32([1], [1] * 65), f32([], [0, 2**62]), RawTensor(STRING, [1] * 65, [b"a"])])
+def test_answers_of_too_many_dimensions(tensor):
+    with pytest.raises(ForeignError, match="Failed to write JSON value for shape: "):
+        outputs_document({"y": tensor})
 
 
 def test_scalars_are_columns():

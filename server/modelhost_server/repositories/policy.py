@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..store.phases import Phase
 
@@ -30,6 +31,17 @@ class Specific:
 
 
 VersionPolicy = Latest | All | Specific
+
+
+def policy_of(message: Any) -> VersionPolicy:
+    """What a message of TensorFlow Serving's or of Triton's says, which are alike: the latest, unless it says more."""
+    match message.WhichOneof("policy_choice"):
+        case "all":
+            return All()
+        case "specific":
+            return Specific(frozenset(message.specific.versions))
+        case _:
+            return Latest(max(1, message.latest.num_versions))
 
 
 def chosen(policy: VersionPolicy, found: Collection[int]) -> set[int]:

@@ -9,7 +9,6 @@ from google.protobuf import json_format, text_format
 from ..compat.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelInput, ModelQueuePolicy
 from ..errors import Code, ForeignError, brief
 from ..store.records import BatchingOptions, Description, LoadOptions
-from .policy import All, Latest, Specific, VersionPolicy
 
 FILE_NAME = "config.pbtxt"
 SAVED_MODEL = "model.savedmodel"
@@ -84,18 +83,6 @@ def check_config(name: str, config: ModelConfig) -> None:
 def _check_plain(name: str, field: str, file_name: str) -> None:
     if file_name in (".", "..") or "/" in file_name or "\0" in file_name or len(file_name) > 255:
         raise _invalid(f"model '{name}': {field}: expected a plain name; got {brief(file_name)}")
-
-
-def version_policy(config: ModelConfig) -> VersionPolicy:
-    """Which versions are wanted: the latest, unless it says otherwise."""
-    policy = config.version_policy
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            return All()
-        case "specific":
-            return Specific(frozenset(policy.specific.versions))
-        case _:
-            return Latest(policy.latest.num_versions or 1)
 
 
 def description(config: ModelConfig, labels: Mapping[str, Sequence[bytes]]) -> Description:

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..compat.model_config_pb2 import ModelConfig
 from ..errors import Code, ForeignError
 from .directory import Look, look, version_paths
-from .policy import chosen
-from .triton_config import FILE_NAME, SAVED_MODEL, check_config, label_files, read_text, version_policy
+from .policy import chosen, policy_of
+from .triton_config import FILE_NAME, SAVED_MODEL, check_config, label_files, read_text
 
 _MAX_FILE_BYTES = 16 << 20
 
@@ -60,7 +60,7 @@ def read_directory(name: str, directory: Path, config: ModelConfig | None = None
     found = version_paths(str(directory))
     paths = {
         number: _saved_model(Path(found[number]), config.default_model_filename)
-        for number in chosen(version_policy(config), found)
+        for number in chosen(policy_of(config.version_policy), found)
     }
     if not paths:
         raise ForeignError(

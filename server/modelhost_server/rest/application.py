@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..errors import Code, ForeignError
 from .failures import Dialect, error_response
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -25,6 +27,9 @@ def answering(endpoint: Endpoint, dialect: Dialect) -> Endpoint:
             return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)
+        except asyncio.CancelledError:
+            # It is only cancelled when the drain's time is up.
+            return dialect.response(ForeignError(Code.UNAVAILABLE, "the server has stopped"))
         except Exception as error:
             return dialect.response(error)
 
@@ -33,7 +38,10 @@ def answering(endpoint: Endpoint, dialect: Dialect) -> Endpoint:
 
 def rest_application(routes: Sequence[Route]) -> Starlette:
     """The application."""
-    return Starlette(routes=routes, exception_handlers={HTTPException: _missed})
+    application = Starlette(routes=routes, exception_handlers={HTTPException: _missed})
+    # A slash too many is a mistake as any other.
+    application.router.redirect_slashes = False
+    return application
 
 
 async def _missed(request: Request, error: Exception) -> Response:

@@ -68,23 +68,37 @@ def number_bytes(values: Sequence[Any], dtype: int, is_exact: bool = True) -> by
     return np.array(values, target).tobytes()
 
 
+def fits(values: Sequence[Any], dtype: int) -> bool:
+    """Whether `number_bytes` takes them."""
+    try:
+        number_bytes(values, dtype)
+    except Unfit:
+        return False
+    return True
+
+
 def _float_bytes(values: Sequence[Any], kinds: set[type], target: np.dtype[Any], is_exact: bool) -> bytes:
     if not kinds <= {float, int}:
         raise Unfit
-    limits = ml_dtypes.finfo(target)  # type: ignore[no-untyped-call]
-    most = 2 ** (limits.nmant + 1) - 1
+    most = 2 ** (ml_dtypes.finfo(target).nmant + 1) - 1  # type: ignore[no-untyped-call]
     if is_exact and int in kinds and any(type(value) is int and not -most <= value <= most for value in values):
         raise Unfit
-    wide = np.array(values, np.float64)
-    if target.itemsize < wide.itemsize and np.any((np.abs(wide) > float(limits.max)) & np.isfinite(wide)):
+    try:
+        wide = np.array(values, np.float64)
+    except OverflowError:
+        raise Unfit from None
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(target)
+    # The largest number is written with fewer digits than it has, and then is a little larger than it is.
+    if np.any(np.isinf(narrow) & np.isfinite(wide)):
         raise Unfit
-    return wide.astype(target).tobytes()
+    return narrow.tobytes()
 
 
-def array_of(tensor: RawTensor) -> np.ndarray[Any, np.dtype[Any]]:
-    """A tensor of numbers, as it lies in memory."""
+def flat_array(tensor: RawTensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """The numbers of a tensor, as they lie in memory."""
     data: Any = tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data
-    return np.frombuffer(data, NUMPY[tensor.dtype]).reshape(tensor.shape)
+    return np.frombuffer(data, NUMPY[tensor.dtype])
 
 
 def array_json(array: np.ndarray[Any, np.dtype[Any]]) -> bytes:

@@ -56,6 +56,8 @@ def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
         raise _too_large(limit)
     if not decompressor.eof:
         raise HttpError(400, f"the body is not {encoding}: its end is missing")
+    if decompressor.unused_data:
+        raise HttpError(400, f"the body is not {encoding}: {len(decompressor.unused_data)} bytes follow its end")
     return content
 
 

@@ -77,7 +77,9 @@ class RestDoor:
                 secured |= {"ssl_ca_certs": str(self._tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return uvicorn.Config(
             self._application, http="h11", ws="none", lifespan="off", log_config=None, log_level="error",
-            access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS, **secured,
+            access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            # Who calls is who has connected, whatever the headers say: callers share the queue fairly.
+            proxy_headers=False, **secured,
         )  # fmt: skip
 
 

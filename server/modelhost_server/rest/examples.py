@@ -9,14 +9,15 @@ import numpy as np
 
 from ..errors import ForeignError
 from ..services.tensorflow_serving.errors import invalid
+from .dense import from_base64, is_base64
 from .documents import kind, quoted
-from .predict_requests import from_base64, is_base64
 
 # The name of a feature's list in TensorFlow's Feature, and what messages call it.
 _BYTES, _FLOATS, _INTEGERS = "bytes_list", "float_list", "int64_list"
 _MESSAGE_NAME = {_BYTES: "bytes", _FLOATS: "float", _INTEGERS: "int64"}
 _INT64 = np.iinfo(np.int64)
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+# From here on numbers are rounded to infinity.
+_FLOAT32_END = 2.0**128 - 2.0**103
 
 
 def fill_input(document: Mapping[str, Any], target: Any) -> None:
@@ -67,7 +68,7 @@ def _element(value: Any, name: str) -> tuple[str, Any]:
             raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         case bool() | int():
             return _INTEGERS, int(value)
-        case float() if _FLOAT32_MAX < abs(value) < float("inf"):
+        case float() if _FLOAT32_END <= abs(value) < float("inf"):
             raise _lossy(value)
         case float():
             return _FLOATS, value

@@ -149,12 +149,13 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
     dtype = DTYPE.get(datatype)
     if dtype is None:
         raise invalid(f"invalid datatype for input {name}")
+    wrong_shape = invalid("Unable to parse 'data': Shape does not match true shape of 'data' field")
     try:
         _, values = flattened(data)
     except Unfit:
-        values = []
+        raise wrong_shape from None
     if len(values) != math.prod(shape):
-        raise invalid("Unable to parse 'data': Shape does not match true shape of 'data' field")
+        raise wrong_shape
     if dtype == STRING:
         if not set(map(type, values)) <= {str}:
             raise invalid("Unable to parse 'data': attempt to access JSON non-string as string")

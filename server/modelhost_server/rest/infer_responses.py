@@ -11,7 +11,7 @@ from ..services.open_inference.datatypes import datatype
 from ..services.open_inference.errors import invalid, quoted
 from ..services.open_inference.inference import InferenceResponse
 from ..tensors import STRING, LeasedBytes, RawTensor
-from .arrays import array_json, array_of
+from .arrays import array_json, flat_array
 from .infer_requests import InferRequest
 
 
@@ -59,4 +59,4 @@ def _data(name: str, tensor: RawTensor) -> Any:
             ) from None
     if kind in ("FP16", "BF16"):
         raise invalid(f"sending {kind} data via JSON is not supported. Please use the binary data format for output")
-    return orjson.Fragment(array_json(array_of(tensor).reshape(-1)))
+    return orjson.Fragment(array_json(flat_array(tensor)))

@@ -1,24 +1,22 @@
 """TensorFlow Serving's `:predict` requests: by rows (`instances`) or by columns (`inputs`), as tensors.
 
-What is as it should be becomes tensors as a whole. For what is not, the same way is gone again value by value, in
-TensorFlow Serving's order, to find what to say.
+What is as it should be becomes tensors as a whole. For what is not, the same way is gone again, in TensorFlow Serving's
+order, to find what to say of the first value that is wrong.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import Code, ForeignError
 from ..services.tensorflow_serving.checks import DTYPE_NAME
 from ..services.tensorflow_serving.errors import invalid
 from ..tensors import MAX_RANK, STRING, RawTensor, SignatureSpec, TensorSpec
-from .arrays import NUMPY, Unfit, flattened, number_bytes
+from .arrays import NUMPY, Unfit, fits
+from .dense import dense, from_base64, have_shape, is_base64
 from .documents import MalformedDocument, kind, quoted, read_document
 
-_BASE64 = "b64"
 _FLOATS = (1, 2, 14, 19)
 
 
@@ -79,11 +77,6 @@ def tensors(document: Mapping[str, Any], signature: SignatureSpec) -> tuple[dict
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def is_base64(value: Any) -> bool:
-    """Whether a value is an object that stands for bytes: {"b64": …}."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(_BASE64), str)
-
-
 def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
@@ -122,11 +115,15 @@ def _of_rows(rows: Sequence[Any], specs: Mapping[str, TensorSpec]) -> dict[str, 
         "tensorinfo_map",
     )
     try:
-        return {spec.name: _dense(rows, spec)}
+        return {spec.name: dense(rows, spec.dtype)}
     except Unfit:
         pass
     shape: list[int] = []
-    for number, row in enumerate(rows):
+
+    def are_right(some: Sequence[Any]) -> bool:
+        return have_shape(some, spec.dtype, shape)
+
+    for number, row in _suspects(rows, are_right):
         if _is_named(row):
             raise invalid(f"Expecting value/list but got object at item {number} of input list")
         try:
@@ -141,11 +138,17 @@ def _of_named_rows(rows: Sequence[Any], specs: Mapping[str, TensorSpec]) -> dict
     needed = {name for name, spec in specs.items() if not spec.optional}
     if needed <= names <= specs.keys() and all(_is_named(row) and row.keys() == names for row in rows):
         try:
-            return {name: _dense([row[name] for row in rows], specs[name]) for name in rows[0]}
+            return {name: dense([row[name] for row in rows], specs[name].dtype) for name in rows[0]}
         except Unfit:
             pass
     shapes: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
+
+    def are_right(some: Sequence[Any]) -> bool:
+        return all(_is_named(row) and row.keys() == names for row in some) and all(
+            have_shape([row[name] for row in some], specs[name].dtype, shapes[name]) for name in names
+        )
+
+    for number, row in _suspects(rows, are_right):
         if not _is_named(row):
             raise invalid(f"Expecting object but got list at item {number} of input list")
         for name, value in row.items():
@@ -171,9 +174,11 @@ def _in_element(number: int, error: ForeignError, key: str = "") -> ForeignError
 
 def _tensor(value: Any, spec: TensorSpec) -> RawTensor:
     try:
-        return _dense(value, spec)
+        return dense(value, spec.dtype)
     except Unfit:
-        _check(value, spec.dtype, _dense_shape(value), 0)
+        shape = _dense_shape(value)
+        _check_rank(len(shape))
+        _check(value, spec.dtype, shape, 0)
         raise _unexplained() from None
 
 
@@ -181,43 +186,21 @@ def _unexplained() -> NoReturn:
     raise AssertionError("nothing was found wrong with values that are")
 
 
-def _dense(value: Any, spec: TensorSpec) -> RawTensor:
-    """The tensor of nested lists.
-
-    Raises:
-        Unfit: they are not all right.
+def _suspects(values: Sequence[Any], are_right: Callable[[Sequence[Any]], bool]) -> Iterator[tuple[int, Any]]:
+    """The first value, which the others must be like, and the first that is not, if there are several. Looking at each
+    would take seconds, in which nobody is served; so whether some are right is asked of halves.
     """
-    shape, values = flattened(value)
-    if len(shape) > MAX_RANK:
-        raise Unfit
-    if spec.dtype == STRING:
-        return RawTensor(STRING, shape, [_string(item) for item in values])
-    if spec.dtype not in NUMPY:
-        if values:
-            raise Unfit
-        return RawTensor(spec.dtype, shape, b"")
-    return RawTensor(spec.dtype, shape, number_bytes(values, spec.dtype))
-
-
-def _string(value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    if not is_base64(value):
-        raise Unfit
-    return from_base64(value)
-
-
-def from_base64(value: Mapping[str, str]) -> bytes:
-    """The bytes of a base64 object, {"b64": …}, in either alphabet, with padding or without.
-
-    Raises:
-        ForeignError: they are not encoded so.
-    """
-    text = value[_BASE64].rstrip("=")
-    try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("Unable to base64 decode") from None
+    if values:
+        yield 0, values[0]
+    begin, end = 1, len(values)
+    while end - begin > 1:
+        middle = (begin + end) // 2
+        if are_right(values[begin:middle]):
+            begin = middle
+        else:
+            end = middle
+    if begin < end:
+        yield begin, values[begin]
 
 
 def _dense_shape(value: Any) -> list[int]:
@@ -233,6 +216,7 @@ def _dense_shape(value: Any) -> list[int]:
 
 def _checked_row(value: Any, spec: TensorSpec, expected: list[int] | None) -> list[int]:
     shape = _dense_shape(value)
+    _check_rank(1 + len(shape))
     _check(value, spec.dtype, shape, 0)
     if expected is None or shape == expected:
         return shape
@@ -240,6 +224,11 @@ def _checked_row(value: Any, spec: TensorSpec, expected: list[int] | None) -> li
     if size != got:
         raise invalid(f"Expecting tensor size: {size} but got: {got}")
     raise invalid(f"Expecting shape {_shape_text(expected)} but got: {_shape_text(shape)}")
+
+
+def _check_rank(rank: int) -> None:
+    if rank > MAX_RANK:
+        raise invalid(f"Encountered lists in lists: {rank} levels, expected at most {MAX_RANK}")
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -256,8 +245,6 @@ def _shape_text(shape: Sequence[int]) -> str:
 def _check(value: Any, dtype: int, shape: Sequence[int], level: int) -> None:
     """Finds the first value that is wrong."""
     rank = len(shape)
-    if rank > MAX_RANK:
-        raise invalid(f"Encountered lists in lists: {rank} levels, expected at most {MAX_RANK}")
     if not isinstance(value, list):
         if level != rank:
             raise invalid(
@@ -272,7 +259,7 @@ def _check(value: Any, dtype: int, shape: Sequence[int], level: int) -> None:
         raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         )
-    for item in value:
+    for _, item in _suspects(value, lambda some: have_shape(some, dtype, shape[level + 1 :])):
         _check(item, dtype, shape, level + 1)
 
 
@@ -284,20 +271,12 @@ def _check_value(value: Any, dtype: int) -> None:
         from_base64(value)
         return
     if dtype == STRING:
-        fits = isinstance(value, str)
+        is_right = isinstance(value, str)
     elif dtype not in NUMPY:
         raise ForeignError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {quoted(value)} to type: {name}")
     else:
-        fits = _is_number_of(value, dtype)
-        if not fits and dtype in _FLOATS and type(value) in (int, float):
+        is_right = fits([value], dtype)
+        if not is_right and dtype in _FLOATS and type(value) in (int, float):
             raise invalid(f"Cannot convert JSON value: {quoted(value)} to {name} without loss of precision.")
-    if not fits:
+    if not is_right:
         raise invalid(f"JSON Value: {quoted(value)} Type: {kind(value)} is not of expected type: {name}")
-
-
-def _is_number_of(value: Any, dtype: int) -> bool:
-    try:
-        number_bytes([value], dtype)
-    except Unfit:
-        return False
-    return True

@@ -12,7 +12,7 @@ import orjson
 from ..services.tensorflow_serving.checks import DTYPE_NAME
 from ..services.tensorflow_serving.errors import invalid
 from ..tensors import STRING, RawTensor
-from .arrays import NUMPY, array_json, array_of
+from .arrays import NUMPY, array_json, flat_array
 
 # A string output whose name ends so holds bytes, not text.
 _BYTES_SUFFIX = "_bytes"
@@ -71,7 +71,7 @@ def _rows(name: str, tensor: RawTensor) -> list[Any]:
 def _array(tensor: RawTensor) -> np.ndarray[Any, np.dtype[Any]]:
     if tensor.dtype not in NUMPY:
         raise invalid(f"Failed to write JSON value for tensor type: {DTYPE_NAME[tensor.dtype]}")
-    return array_of(tensor)
+    return _shaped(flat_array(tensor), tensor.shape)
 
 
 def strings(values: Iterable[bytes], as_bytes: bool = False) -> list[Any]:
@@ -99,7 +99,15 @@ def nested(values: Sequence[Any], shape: Sequence[int]) -> Any:
     """Values as lists in lists of this shape."""
     array = np.empty(len(values), object)
     array[:] = values
-    return array.reshape(shape).tolist()
+    return _shaped(array, shape).tolist()
+
+
+def _shaped(array: np.ndarray[Any, np.dtype[Any]], shape: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        # NumPy has fewer dimensions than TensorFlow.
+        raise invalid(f"Failed to write JSON value for shape: [{','.join(map(str, shape))}]") from None
 
 
 def classifications(classes: Sequence[Iterable[tuple[str, float]]]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -28,6 +29,8 @@ _PREDICTION = "/tensorflow.serving.PredictionService/"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _METADATA_FIELD = "signature_def"
 _MAX_VERSION = 2**63 - 1
+# From here on making examples takes so long that others are served meanwhile: half a second a megabyte.
+_LARGE_BYTES = 64 << 10
 
 
 def routes(host: Host, methods: Methods, max_body_bytes: int) -> list[Route]:
@@ -86,9 +89,13 @@ class _Api:
         return _answer(regressions([each.value for each in response.result.regressions]))
 
     async def _infer(self, request: Request, method: str, message: Any, answer: type[Any]) -> Any:
-        document = read_object(await read_body(request, self._max_body_bytes))
+        body = await read_body(request, self._max_body_bytes)
+        document = read_object(body)
         _fill_spec(_target(request, signature_name(document)), message.model_spec)
-        fill_input(document, message.input)
+        if len(body) < _LARGE_BYTES:
+            fill_input(document, message.input)
+        else:
+            await asyncio.to_thread(fill_input, document, message.input)
         call = call_of(request)
         return await while_there(request, self._methods(_PREDICTION + method, message, answer, call))
 

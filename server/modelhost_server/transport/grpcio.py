@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from ..services.call import Call
 from .base import TransportOptions
-from .listeners import host_and_port
+from .listeners import host_and_port, socket_path
 from .routes import Route
 from .tls import Identity
 
@@ -44,8 +44,8 @@ class GrpcioTransport:
     def _listen(self, address: str) -> str:
         unix = address.startswith("unix:")
         try:
-            # grpc would take a host without a port, and choose one itself.
-            host = "" if unix else host_and_port(address)[0]
+            # grpc would take a host without a port, or a socket without a path, and choose one itself.
+            host = socket_path(address) if unix else host_and_port(address)[0]
             if self._credentials is None or unix:
                 port = self._server.add_insecure_port(address)
             else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Sequence
 
 _BACKLOG = 1024
 _ANY_PORT = "0"
+_MAX_PORT = 65_535
 
 
 def host_and_port(address: str) -> tuple[str, str]:
@@ -19,9 +21,21 @@ def host_and_port(address: str) -> tuple[str, str]:
         OSError: it is something else.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > _MAX_PORT:
         raise OSError("expected HOST:PORT or unix:PATH")
     return host, port
+
+
+def socket_path(address: str) -> str:
+    """The path of unix:PATH.
+
+    Raises:
+        OSError: there is none.
+    """
+    path = address.removeprefix("unix:").removeprefix("//")
+    if not path:
+        raise OSError("expected HOST:PORT or unix:PATH")
+    return path
 
 
 def check_free(addresses: Sequence[str]) -> None:
@@ -85,7 +99,7 @@ class Listeners:
         return f"{host}:{port}"
 
     def _open_unix(self, address: str) -> str:
-        path = address.removeprefix("unix:").removeprefix("//")
+        path = socket_path(address)
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX)
         self.unix.append(listener)

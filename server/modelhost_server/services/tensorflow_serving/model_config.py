@@ -9,7 +9,7 @@ from ...compat import serving_model_config_pb2 as pb
 from ...errors import Code, ModelhostError
 from ...hosting.sources import local_path
 from ...repositories.model_directory import ModelDirectory
-from ...repositories.policy import All, Latest, Specific, VersionPolicy
+from ...repositories.policy import policy_of
 from ...store.names import check_label, check_name
 from ...store.phases import Phase
 from ...store.store import Store
@@ -53,7 +53,7 @@ def _directory(model: pb.ModelConfig, base_path: str) -> ModelDirectory:
     for label in model.version_labels:
         check_label(label)
     _check_platform(model)
-    return ModelDirectory(scope, name, base_path, _policy(model), dict(model.version_labels))
+    return ModelDirectory(scope, name, base_path, policy_of(model.model_version_policy), dict(model.version_labels))
 
 
 def _base_path(model: pb.ModelConfig) -> str:
@@ -79,17 +79,6 @@ def _check_platform(model: pb.ModelConfig) -> None:
         )
     if not model.model_type and model.model_platform != _PLATFORM:
         raise invalid(f"Model {model.name} requests unsupported platform {model.model_platform}")
-
-
-def _policy(model: pb.ModelConfig) -> VersionPolicy:
-    policy = model.model_version_policy
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            return All()
-        case "specific":
-            return Specific(frozenset(policy.specific.versions))
-        case _:
-            return Latest(max(1, policy.latest.num_versions))
 
 
 def check_labels(wanted: Iterable[ModelDirectory], store: Store, allow_unavailable: bool) -> None:
