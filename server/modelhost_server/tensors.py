@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple
 
 STRING = 7
 
-# Dimensions that a tensor of TensorFlow can have.
+# Dimensions, and elements, that a tensor of TensorFlow can have.
 MAX_RANK = 254
+_MAX_ELEMENTS = 2**63 - 1
 
 # Bytes per element, by DataType number (TensorFlow's numbers); 0 for strings, which have no fixed size.
 ITEMSIZE: Mapping[int, int] = {
@@ -239,6 +241,12 @@ class VariableSpec:
     def nbytes(self) -> int:
         """Bytes of the value; 0 when the shape is open or the dtype has no fixed size."""
         return 0 if any(d < 0 for d in self.shape) else element_count(self.shape) * ITEMSIZE.get(self.dtype, 0)
+
+
+def is_too_large(shape: Sequence[int]) -> bool:
+    """Whether a shape, of no negative extents, is more than TensorFlow takes."""
+    # It aborts the process over an overflow, even on the way to an extent of 0.
+    return len(shape) > MAX_RANK or math.prod(extent or 1 for extent in shape) > _MAX_ELEMENTS
 
 
 def element_count(shape: Sequence[int]) -> int:

@@ -8,10 +8,19 @@ from typing import NamedTuple
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import version_resource
 from ..store.records import Loaded, Version
-from ..tensors import DTYPE_NAME, ITEMSIZE, MAX_RANK, STRING, FileRange, RawTensor, SignatureSpec, TensorSpec
+from ..tensors import (
+    DTYPE_NAME,
+    ITEMSIZE,
+    STRING,
+    FileRange,
+    RawTensor,
+    SignatureSpec,
+    TensorSpec,
+    element_count,
+    is_too_large,
+)
 
 DEFAULT_SIGNATURE = "serving_default"
-_MAX_ELEMENTS = 2**63 - 1
 _BOOL = 10
 # Names that a message lists: a status must fit into HTTP headers.
 _MAX_LISTED = 8
@@ -120,22 +129,17 @@ def check_tensor(field: str, tensor: RawTensor) -> None:
 
 def _check_content(field: str, tensor: RawTensor) -> None:
     shape, data = tensor.shape, tensor.data
-    count = 1
-    for extent in shape[: MAX_RANK + 1]:
-        if extent < 0:
-            raise _field_error(
-                Reason.INPUT_MALFORMED, field, f"no extent of a tensor is negative; got shape {_short(shape)}",
-                "extents of 0 or more", _short(shape),
-            )  # fmt: skip
-        # TensorFlow aborts the process over an overflow, even on the way to an extent of 0.
-        count *= extent or 1
-    if len(shape) > MAX_RANK or count > _MAX_ELEMENTS:
+    if min(shape, default=0) < 0:
+        raise _field_error(
+            Reason.INPUT_MALFORMED, field, f"no extent of a tensor is negative; got shape {_short(shape)}",
+            "extents of 0 or more", _short(shape),
+        )  # fmt: skip
+    if is_too_large(shape):
         raise _field_error(
             Reason.INPUT_MALFORMED, field, f"the shape is too large: {_short(shape)}", "a smaller shape", _short(shape)
         )
     assert isinstance(data, bytes | memoryview | Sequence | FileRange)
-    if 0 in shape:
-        count = 0
+    count = element_count(shape)
     size, unit = (count, "elements") if tensor.dtype == STRING else (count * ITEMSIZE[tensor.dtype], "bytes")
     if len(data) != size:
         raise _field_error(

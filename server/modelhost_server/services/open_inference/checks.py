@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import ForeignError, ModelhostError
 from ...hosting.checks import Checks, check_tensor, choose_signature
 from ...store.records import Version
-from ...tensors import ITEMSIZE, STRING, RawTensor, SignatureSpec, TensorSpec, element_count
+from ...tensors import ITEMSIZE, STRING, RawTensor, SignatureSpec, TensorSpec, element_count, is_too_large
 from .byte_strings import IncompleteError, read_strings
 from .datatypes import datatype
 from .errors import invalid, quoted
@@ -67,10 +67,11 @@ class RequestChecks:
         if not wanted:
             return []
         names = [output.name for output in spec.outputs]
-        for name in wanted:
+        asked = dict.fromkeys(wanted)
+        for name in asked:
             if name not in names:
                 raise invalid(f"unexpected inference output {quoted(name)} for model {quoted(self._model)}")
-        positions = [position for position, name in enumerate(names) if name in wanted]
+        positions = [position for position, name in enumerate(names) if name in asked]
         return positions if len(positions) < len(names) else []
 
     def _other_inputs(self, spec: SignatureSpec, inputs: Mapping[str, RawTensor]) -> ForeignError:
@@ -133,6 +134,8 @@ class RequestChecks:
         """What is wrong with a tensor of the right dtype and of a shape that fits."""
         if any(extent < 0 for extent in tensor.shape):
             return self._negative(name, tensor)
+        if is_too_large(tensor.shape):
+            return self._refused(error.message)
         count, got = element_count(tensor.shape), len(tensor.data)  # type: ignore[arg-type]
         where = f"input {quoted(name)} for model {quoted(self._model)}"
         if tensor.dtype != STRING:
