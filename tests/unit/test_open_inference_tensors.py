@@ -65,6 +65,7 @@ def test_the_largest_values_are_the_classes(dtype, form, values, expected):
 def test_nothing_has_no_classes():
     assert classify(RawTensor(1, (0, 3), b""), 2, is_batched=True) == RawTensor(STRING, (0, 2), [])
     assert classify(RawTensor(1, (3, 0), b""), 2, is_batched=True) == RawTensor(STRING, (3, 0), [])
+    assert classify(RawTensor(1, (2**60, 0), b""), 2, is_batched=True) == RawTensor(STRING, (2**60, 0), [])
     assert classify(RawTensor(1, (), struct.pack("<f", 1)), 2, is_batched=False).data == [b"1.000000:0"]
 
 
@@ -124,12 +125,16 @@ def test_optional_inputs_are_counted():
         check(SPEC, {"a": A, "c": A})
 
 
-@pytest.mark.parametrize("shape", [(-1, 2), (-1, -2), (1, 3), (2**62, 2**62), (1,) * 300, (1, 2, 1)])
-def test_no_shape_lets_other_bytes_pass(shape):
+@pytest.mark.parametrize(
+    "shape", [(-1, 2), (-1, -2), (1, 3), (2**62, 2**62), (1,) * 300, (1, 2, 1), (2**62,) * 100_000]
+)
+@pytest.mark.parametrize(("dtype", "data"), [(1, bytes(20)), (STRING, [b""] * 5)])
+def test_no_shape_lets_other_bytes_pass(shape, dtype, data):
     check = RequestChecks("m", "").checks().check_inputs
-    anything = SignatureSpec("s", (TensorSpec("a", 1, None),), ())
-    with pytest.raises(ForeignError):
-        check(anything, {"a": RawTensor(1, shape, bytes(20))})
+    anything = SignatureSpec("s", (TensorSpec("a", dtype, None),), ())
+    with pytest.raises(ForeignError) as caught:
+        check(anything, {"a": RawTensor(dtype, shape, data)})
+    assert len(caught.value.message) < 1000
 
 
 def test_outputs_are_in_the_signatures_order_and_all_are_none():
@@ -166,6 +171,12 @@ def test_why_a_model_is_not_there(reason, version, code, message):
     error = not_there(ModelhostError(reason, "ours"), "m", version)
     assert isinstance(error, ForeignError)
     assert (error.code, error.message) == (code, f"Request for unknown model: {message}")
+
+
+def test_what_is_no_label_is_no_version():
+    error = not_there(ModelhostError(Reason.INVALID_NAME, "ours", field="label"), "m", "a b")
+    assert isinstance(error, ForeignError)
+    assert (error.code, "version string 'a b'" in error.message) == (Code.INVALID_ARGUMENT, True)
 
 
 def test_other_errors_keep_their_message():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -32,17 +33,18 @@ def classify(output: RawTensor, count: int, is_batched: bool, labels: Sequence[b
     rows = shape[0] if is_batched and shape else 1
     size = element_count(shape[1:] if is_batched else shape)
     strings: list[bytes] = []
-    for row in range(rows):
+    # There may be more rows than anybody can count where they are empty.
+    for row in range(rows if values else 0):
         strings += _largest(values[row * size : (row + 1) * size], count, output.dtype in _FLOATS, labels)
     classes = min(count, size)
     return RawTensor(STRING, (rows, classes) if is_batched and shape else (classes,), strings)
 
 
 def _largest(values: list[float], count: int, is_float: bool, labels: Sequence[bytes]) -> list[bytes]:
-    # The sort is stable: of equal values, the first comes first. Those that are not a number come last.
-    order = sorted(range(len(values)), key=lambda i: -values[i] if values[i] == values[i] else math.inf)
-    strings = [f"{values[i]:.6f}:{i}".encode() if is_float else f"{values[i]}:{i}".encode() for i in order[:count]]
-    for place, i in enumerate(order[:count]):
+    # Of equal values, the first comes first. Those that are not a number come last.
+    order = heapq.nlargest(count, range(len(values)), lambda i: values[i] if values[i] == values[i] else -math.inf)
+    strings = [f"{values[i]:.6f}:{i}".encode() if is_float else f"{values[i]}:{i}".encode() for i in order]
+    for place, i in enumerate(order):
         if i < len(labels):
             strings[place] += b":" + labels[i]
     return strings

@@ -42,10 +42,10 @@ def not_there(error: ModelhostError, model: str, version: str) -> ForeignError |
     """The error of one who asked for a version of a model, in Triton's words if it is about them."""
     reason = error.reason
     name = quoted(model)
+    if reason is Reason.LABEL_NOT_FOUND or error.field == "label":
+        return _no_number(version)
     if reason in _NO_MODEL:
         return ForeignError(Code.NOT_FOUND, _unknown(f"{name} is not found"))
-    if reason is Reason.LABEL_NOT_FOUND:
-        return _no_number(version)
     if reason is Reason.VERSION_NOT_FOUND:
         return ForeignError(Code.NOT_FOUND, _unknown(f"{name} version {version} is not found"))
     if reason not in _NO_VERSION:
