@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from modelhost_server.compat.open_inference_pb2 import ModelInferRequest
 from modelhost_server.errors import Code, ForeignError
+from modelhost_server.hosting.prediction import Prediction
+from modelhost_server.services.call import Call
+from modelhost_server.services.open_inference.inference import Inference, InferenceRequest
+from modelhost_server.services.open_inference.parameters import Options
 from modelhost_server.services.open_inference.places import place_of, read_place, write_place
 from modelhost_server.services.open_inference.regions import Place, SystemRegions
+from modelhost_server.tensors import RawTensor
 
 SIZE = 4096
 
@@ -121,3 +127,20 @@ def test_places() -> None:
 def test_parameters_that_are_refused(parameters: dict[str, Any], message: str) -> None:
     given = tensor(**parameters)
     assert refused(Code.INVALID_ARGUMENT, place_of, given).startswith(f"{message} for tensor 'x'")
+
+
+def test_an_output_goes_where_it_was_to_go_whatever_is_registered_meanwhile(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(bytes(8))
+    regions = SystemRegions(tmp_path)
+    regions.register("r", "first", 0, 8)
+    host: Any = SimpleNamespace(begin_prediction=lambda *_, **__: None)
+    request = InferenceRequest("m", "", "", Options(), {}, places={"y": Place("r", 2, 4)})
+    inference = Inference(host, regions, request)
+    inference.begin(Call())
+    regions.unregister("r")
+    regions.register("r", "second", 0, 8)
+    response = inference.respond(Prediction(1, {"y": RawTensor(4, (4,), b"abcd")}))
+    assert response.outputs["y"].data == b""
+    assert (tmp_path / "first").read_bytes() == b"\0\0abcd\0\0"
+    assert (tmp_path / "second").read_bytes() == bytes(8)

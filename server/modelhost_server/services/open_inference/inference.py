@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import ModelhostError, Reason
 from ...hosting.host import Host
 from ...hosting.prediction import Begun, Prediction
-from ...tensors import STRING, LeasedBytes, RawTensor
+from ...tensors import STRING, FileRange, LeasedBytes, RawTensor
 from ..call import Call
 from ..names import scope_and_model
 from .byte_strings import string_parts
@@ -63,13 +63,15 @@ class Inference:
         request: what is asked for.
     """
 
-    __slots__ = ("_checks", "_host", "_regions", "request")
+    __slots__ = ("_checks", "_host", "_regions", "_targets", "request")
 
     def __init__(self, host: Host, regions: SystemRegions, request: InferenceRequest) -> None:
         self._host = host
         self._regions = regions
         self.request = request
         self._checks = RequestChecks(request.model, request.id)
+        # A region may be unregistered, and another be registered by its name, while the inference runs.
+        self._targets: dict[str, FileRange] = {}
 
     def begin(self, call: Call) -> Begun:
         """Begins it.
@@ -80,8 +82,7 @@ class Inference:
         request = self.request
         version, label = version_choice(request.model, request.version)
         scope, model = scope_and_model(request.model)
-        for place in request.places.values():
-            self._regions.range(place)
+        self._targets = {name: self._regions.range(place) for name, place in request.places.items()}
         try:
             return self._host.begin_prediction(
                 scope, model, version, label, request.options.signature, request.inputs, request.outputs,
@@ -130,5 +131,5 @@ class Inference:
             data = output.data
             content = data.view if isinstance(data, LeasedBytes) else memoryview(data)  # type: ignore[arg-type]
         check_room(name, place, len(content))
-        write_place(place, self._regions.range(place), content)
+        write_place(place, self._targets[name], content)
         outputs[name] = output._replace(data=[] if output.dtype == STRING else b"")
