@@ -11,6 +11,8 @@ from ..errors import ForeignError, ModelhostError
 from ..services.failures import as_modelhost_error
 
 DOMAIN = "modelhost"
+# A status is a part of HTTP headers, of which clients take 8 KiB in all, and has its message twice.
+_MAX_MESSAGE_BYTES = 3 << 10
 
 
 class StatusError(Exception):
@@ -35,7 +37,17 @@ def status_of(error: Exception, translate: Callable[[ModelhostError], ForeignErr
         if translate is None:
             return rich_status(known)
         error = translate(known)
-    return status_pb2.Status(code=error.code, message=error.message)
+    return status_pb2.Status(code=error.code, message=_fitting(error.message))
+
+
+def _fitting(message: str) -> str:
+    """A message, as much of it as fits when it is sent: what is not plain ASCII is three times as long then."""
+    place = size = 0
+    while place < len(message) and size <= _MAX_MESSAGE_BYTES:
+        plain = " " <= message[place] <= "~" and message[place] != "%"
+        size += 1 if plain else 3 * len(message[place].encode())
+        place += 1
+    return message if size <= _MAX_MESSAGE_BYTES else f"{message[: place - 1]}…"
 
 
 def rich_status(error: ModelhostError) -> status_pb2.Status:

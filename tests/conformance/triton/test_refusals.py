@@ -212,6 +212,13 @@ def test_a_large_request_is_refused_alike(stub, case):
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+def test_the_words_fit_into_headers_whatever_the_names_are(stub):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request(names=[f"{i}" + "é%" * 120 for i in range(20)]))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected 2 inputs but got 20 inputs for model 'simple'" in caught.value.details()
+
+
 def test_integers_that_do_not_fit_are_refused(stub):
     asked = ModelInferRequest(model_name="identity_int8")
     asked.inputs.add(name="INPUT0", datatype="INT8", shape=[2]).contents.int_contents.extend([1, 300])
