@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_what_a_newer_triton_has_besides_is_passed_over() -> None:
     assert read_json('{"name": "m", "brand_new": {"a": 1}}').name == "m"
 
 
-@pytest.mark.parametrize("text", ["name: ", "{", "name: 3", "\0"])
+@pytest.mark.parametrize("text", ["name: ", "{", "name: 3", "\0", "input { data_type: 99999999999 }"])
 def test_text_that_is_no_description(text: str) -> None:
     with pytest.raises(ForeignError):
         read_text(text)
@@ -224,6 +225,12 @@ def test_a_directory_without_a_version(tmp_path: Path) -> None:
     assert "at least one version must be available" in caught.value.message
 
 
+def test_names_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    for name in (b"a", b"b\xff", b".c"):
+        os.mkdir(os.fsencode(tmp_path) + b"/" + name)
+    assert model_names(tmp_path) == ["a"]
+
+
 # Files in requests
 
 
@@ -243,7 +250,7 @@ def test_files_are_written_each_time_and_go(tmp_path: Path) -> None:
     "paths",
     [
         ["/etc/passwd"], ["../x"], [".."], ["."], [""], ["a/../../x"], ["a\0b"], ["a", "./a"], ["a", "a/b"], ["a/"],
-        ["x" * 256], ["a/" * 600 + "b"],
+        ["x" * 256], ["a/" * 600 + "b"], ["a/" * 64 + "b"], ["a", "a-", "a/b/c"],
     ],
 )  # fmt: skip
 def test_files_that_are_refused(paths: list[str]) -> None:

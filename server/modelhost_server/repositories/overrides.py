@@ -6,13 +6,14 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from ..errors import Code, ForeignError, brief
 
 PREFIX = "file:"
 _MAX_FILES = 10_000
-_MAX_PATH, _MAX_PART = 1024, 255
+_MAX_PATH, _MAX_PART, _MAX_FOLDERS = 1024, 255, 64
 
 
 def checked_names(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -32,14 +33,20 @@ def checked_names(files: Mapping[str, bytes]) -> dict[str, bytes]:
                 f"Invalid file parameter {brief(name, 200)} with normalized path {brief(path, 200)} must stay within "
                 "model directory."
             )
-        if given.endswith("/") or len(path) > _MAX_PATH or any(len(p.encode()) > _MAX_PART for p in path.split("/")):
-            raise _invalid(f"Invalid file parameter {brief(name, 200)}: expected a file's path of at most {_MAX_PATH}")
+        parts = path.split("/")
+        is_long = len(path) > _MAX_PATH or len(parts) > _MAX_FOLDERS or max(len(p.encode()) for p in parts) > _MAX_PART
+        if given.endswith("/") or is_long:
+            raise _invalid(
+                f"Invalid file parameter {brief(name, 200)}: expected a file's path of at most {_MAX_PATH} characters "
+                f"and {_MAX_FOLDERS} parts"
+            )
         if path in checked:
             raise _invalid(f"Invalid file parameter {brief(name, 200)}: two of them name the file {brief(path, 200)}")
         checked[path] = content
-    for path in checked:
-        if any(str(parent) in checked for parent in Path(path).parents):
-            raise _invalid(f"Invalid file parameter '{PREFIX}{path}', directory has been created as a file")
+    # With what separates folders before all else, what is in a folder follows it at once.
+    for above, below in pairwise(sorted(checked, key=lambda path: path.replace("/", "\0"))):
+        if below.startswith(above + "/"):
+            raise _invalid(f"Invalid file parameter {brief(PREFIX + below, 200)}, directory has been created as a file")
     return checked
 
 

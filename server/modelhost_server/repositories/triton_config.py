@@ -25,7 +25,7 @@ def read_text(text: str) -> ModelConfig:
     """
     try:
         return text_format.Parse(text, ModelConfig(), allow_unknown_field=True)
-    except (text_format.ParseError, RecursionError) as error:
+    except (text_format.ParseError, ValueError, RecursionError) as error:
         raise _invalid(f"failed to read text proto from {FILE_NAME}: {brief(str(error), 200)}") from None
 
 
@@ -39,7 +39,7 @@ def read_json(text: str) -> ModelConfig:
         raise _invalid(f"Invalid config override: expected an object; got {brief(text)}")
     try:
         return json_format.Parse(text, ModelConfig(), ignore_unknown_fields=True)
-    except (json_format.ParseError, RecursionError) as error:
+    except (json_format.ParseError, ValueError, RecursionError) as error:
         raise _invalid(f"Invalid config override: {brief(str(error), 200)}") from None
 
 

@@ -172,7 +172,8 @@ class ModelControl:
                 await self._carry_out(key, known, plan)
             except ForeignError as error:
                 logger.warning("model '%s': %s", ask.name, error.message.strip())
-                if directory is not None:
+                # What failed may have replaced another version of the model all the same.
+                if directory is not None and not self._is_wanted(directory):
                     await asyncio.to_thread(remove, directory)
                 return error
         return None
@@ -183,7 +184,7 @@ class ModelControl:
                 raise ForeignError(
                     Code.INVALID_ARGUMENT, "Load parameter 'config' must be specified for model file override"
                 )
-            return await asyncio.to_thread(self._overrides.write, checked_names(ask.files))
+            return await asyncio.to_thread(lambda: self._overrides.write(checked_names(ask.files)))
         except (ForeignError, OSError) as error:
             raise not_polled(ask.name, error) from None
 
@@ -268,6 +269,11 @@ class ModelControl:
 
     def _all_versions(self) -> list[Version]:
         return [version for scope in self._host.store.all_scopes() for version in scope.versions()]
+
+    def _is_wanted(self, directory: Path) -> bool:
+        """Whether versions that are wanted have the files of a request."""
+        wanted = (version for version in self._all_versions() if version.phase in WANTED)
+        return any(self._overrides.directory_of(version.source) == directory for version in wanted)
 
     def _versions(self, key: Key) -> dict[int, Version]:
         scope = next((scope for scope in self._host.store.all_scopes() if scope.name == key[0]), None)

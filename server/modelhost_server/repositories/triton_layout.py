@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,9 @@ def model_names(repository: Path) -> list[str]:
         OSError: it cannot be read.
     """
     with os.scandir(repository) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    # Nobody can ask for a name that is no text, nor be told of it.
+    return [name for name in names if name.isprintable()]
 
 
 def read_directory(name: str, directory: Path, config: ModelConfig | None = None) -> Content:
@@ -58,17 +60,25 @@ def read_directory(name: str, directory: Path, config: ModelConfig | None = None
     config = config or _read_config(directory)
     check_config(name, config)
     found = version_paths(str(directory))
-    paths = {
-        number: _saved_model(Path(found[number]), config.default_model_filename)
-        for number in chosen(policy_of(config.version_policy), found)
-    }
-    if not paths:
+    numbers = wanted_versions(name, config, found)
+    paths = {number: _saved_model(Path(found[number]), config.default_model_filename) for number in numbers}
+    labels = {output: _read_labels(directory / file) for output, file in label_files(config).items()}
+    return Content(config, paths, {number: look(path) for number, path in paths.items()}, labels)
+
+
+def wanted_versions(name: str, config: ModelConfig, found: Collection[int]) -> set[int]:
+    """Of the versions found, those that a description says are to be hosted.
+
+    Raises:
+        ForeignError: INVALID_ARGUMENT when that is none.
+    """
+    numbers = chosen(policy_of(config.version_policy), found)
+    if not numbers:
         raise ForeignError(
             Code.INVALID_ARGUMENT,
             f"at least one version must be available under the version policy of model '{name}'",
         )
-    labels = {output: _read_labels(directory / file) for output, file in label_files(config).items()}
-    return Content(config, paths, {number: look(path) for number, path in paths.items()}, labels)
+    return numbers
 
 
 def _read_config(directory: Path) -> ModelConfig:

@@ -9,9 +9,8 @@ from ..compat.model_config_pb2 import ModelConfig
 from ..errors import Code, ForeignError, ModelhostError
 from ..store.records import Description, Loaded, LoadOptions
 from .directory import Fingerprint
-from .policy import chosen, policy_of
 from .triton_config import batching_options, check_config, description, load_options
-from .triton_layout import Content
+from .triton_layout import Content, wanted_versions
 from .triton_signature import check_signature
 
 # Scope and model.
@@ -73,7 +72,7 @@ def changed_plan(model: str, base: Mapping[int, Wanted], config: ModelConfig | N
     if config is None:
         return Plan(model, ModelConfig(), base)
     check_config(model, config)
-    numbers = chosen(policy_of(config.version_policy), base) if config.HasField("version_policy") else base
+    numbers = wanted_versions(model, config, base) if config.HasField("version_policy") else base
     batching, said = batching_options(config), description(config, {})
     return Plan(
         model,

@@ -53,10 +53,15 @@ def _check(
         if _DTYPES.get(tensor.data_type) != spec.dtype:
             raise _invalid(
                 f"unable to load model '{name}', {kind} '{spec.name}' data-type {_TYPES.get(spec.dtype, spec.dtype)} "
-                f"doesn't match configuration data-type {DataType.Name(tensor.data_type)}"
+                f"doesn't match configuration data-type {_type_name(tensor.data_type)}"
             )
         dims = tuple(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
         _check_shape(name, spec, dims, batches=config.max_batch_size > 0)
+
+
+def _type_name(number: int) -> str:
+    """What Triton calls a datatype; numbers of none are let pass by who reads descriptions."""
+    return DataType.Name(number) if number in DataType.values() else str(number)  # type: ignore[arg-type]
 
 
 def _check_shape(name: str, spec: TensorSpec, dims: tuple[int, ...], batches: bool) -> None:

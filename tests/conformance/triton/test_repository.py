@@ -213,6 +213,7 @@ def test_a_description_that_is_refused_changes_nothing(client: Any, config: Any,
     [
         ({"name": "z", "data_type": "TYPE_FP32", "dims": []}, "unexpected inference input 'z', allowed inputs are: x"),
         ({"name": "x", "data_type": "TYPE_INT32", "dims": []}, "data-type TYPE_FP32 doesn't match"),
+        ({"name": "x", "data_type": 99, "dims": []}, "doesn't match configuration data-type 99"),
         ({"name": "x", "data_type": "TYPE_FP32", "dims": [4]}, "the model expects 1 dimensions (shape [-1]) but"),
     ],
 )
@@ -302,6 +303,20 @@ def test_files_need_a_description(client: Any, models: Path) -> None:
     assert "Load parameter 'config' must be specified for model file override" in message
 
 
+def test_what_a_failed_load_of_files_has_replaced_keeps_them(client: Any, explicit: Any, models: Path) -> None:
+    model = models / "half_plus_two" / "1"
+    client.load_model("mixed", config="{}", files=files(model))
+    content = {**files(model), "file:2/model.savedmodel/saved_model.pb": b"no model"}
+    everything = json.dumps({"version_policy": {"all": {}}})
+    assert "load failed" in refused(lambda: client.load_model("mixed", config=everything, files=content))[1]
+    assert halved(client, "mixed") == [3, 4]
+    until(lambda: len(list((explicit.cache / "overrides").iterdir())) == 1)
+    (directory,) = (explicit.cache / "overrides").iterdir()
+    assert (directory / "2").is_dir(), "those of the first load have gone instead"
+    client.unload_model("mixed")
+    until(lambda: not list((explicit.cache / "overrides").iterdir()))
+
+
 def test_files_that_are_no_model_leave_what_serves(client: Any, explicit: Any) -> None:
     client.load_model("half")
     content = {"file:1/model.savedmodel/saved_model.pb": b"no model"}
@@ -345,6 +360,9 @@ def test_models_that_were_loaded_another_way(free: Any, server: Any, models: Pat
     server.load("control", models / "simple")
     assert ("1", "READY", "") in index(free)["control"]
     free.load_model("control")
+    nothing = json.dumps({"version_policy": {"specific": {"versions": [9]}}})
+    assert "at least one version must be available" in refused(lambda: free.load_model("control", config=nothing))[1]
+    assert ("1", "READY", "") in index(free)["control"]
     free.unload_model("control", unload_dependents=True)
     until(lambda: index(free)["control"] == [("1", "UNAVAILABLE", "unloaded")])
     ready = free.get_model_repository_index()
@@ -382,6 +400,7 @@ def test_a_description_changes_how_predictions_run_together(free: Any, server: A
     [
         ("", {}, "INVALID_ARGUMENT", "model name must not be empty"),
         ("../x", {}, "INVALID_ARGUMENT", "must not contain path traversal characters"),
+        ("/x", {}, "INVALID_ARGUMENT", "must not contain path traversal characters"),
         ("m", {"other": "x"}, "INVALID_ARGUMENT", "unrecognized load parameter 'other'."),
         ("m", {"file:1/a": "x"}, "INVALID_ARGUMENT", "load parameter 'file:1/a', expected bytes_param."),
     ],

@@ -106,7 +106,7 @@ def _asked(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequ
         raise invalid("model name must not be empty")
     if name.isspace():
         raise invalid("model name must not contain only whitespace characters")
-    if ".." in name or name.count("/") > 1 or len(name) > 2 * MAX_LENGTH:
+    if ".." in name or name.startswith("/") or name.count("/") > 1 or len(name) > 2 * MAX_LENGTH:
         raise invalid(f"invalid model name {quoted(name)}, model name must not contain path traversal characters")
     return name
 
