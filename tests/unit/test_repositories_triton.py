@@ -80,6 +80,7 @@ def test_descriptions_of_models_that_can_be_served(text: str) -> None:
         ('parameters { key: "TF_SIGNATURE_DEF" value { string_value: "other" } }', Code.UNIMPLEMENTED),
         ('default_model_filename: "../other"', Code.INVALID_ARGUMENT),
         ('default_model_filename: ".."', Code.INVALID_ARGUMENT),
+        ('input { name: "x" format: 99 }', Code.INVALID_ARGUMENT),
         ("max_batch_size: -1", Code.INVALID_ARGUMENT),
         ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }", Code.INVALID_ARGUMENT),
         ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 0 }", Code.INVALID_ARGUMENT),

@@ -71,6 +71,9 @@ def check_config(name: str, config: ModelConfig) -> None:
     _check_plain(name, "default_model_filename", config.default_model_filename)
     for label_file in label_files(config).values():
         _check_plain(name, "label_filename", label_file)
+    for tensor in config.input:
+        if tensor.format not in ModelInput.Format.values():
+            raise _invalid(f"model '{name}': input {brief(tensor.name)}: there is no format {tensor.format}")
     if not 0 <= config.max_batch_size <= _MAX_BATCH:
         raise _invalid(f"'max_batch_size' must be non-negative value for {name}, at most {_MAX_BATCH}")
     for size in config.dynamic_batching.preferred_batch_size:
