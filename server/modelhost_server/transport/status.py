@@ -12,7 +12,7 @@ from ..services.failures import as_modelhost_error
 
 DOMAIN = "modelhost"
 # A status is a part of HTTP headers, of which clients take 8 KiB in all, and has its message twice.
-_MAX_MESSAGE_BYTES = 3 << 10
+_MAX_MESSAGE_BYTES = 3200
 
 
 class StatusError(Exception):
