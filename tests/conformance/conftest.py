@@ -17,7 +17,7 @@ _READY = "modelhost is ready on "
 _TESTS = Path(__file__).parents[1]
 
 # pytest as everybody runs it finds no clients to import.
-collect_ignore_glob = [] if "MODELHOST_PYTHON" in os.environ else ["*/test_*.py"]
+collect_ignore_glob = [] if "MODELHOST_PYTHON" in os.environ else ["*"]
 
 
 class Server:
