@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -114,13 +115,13 @@ def test_who_leaves_takes_the_prediction_along(tmp_path, models):
 def test_what_is_no_http_hurts_nobody(rest_server, sent):
     host, port = rest_server.addresses[-1].removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as caller:
-        caller.sendall(sent)
-        caller.shutdown(socket.SHUT_WR)
         caller.settimeout(10)
-        try:
+        answer = b""
+        # Who has heard enough may close before all is sent.
+        with suppress(OSError):
+            caller.sendall(sent)
+            caller.shutdown(socket.SHUT_WR)
             answer = caller.recv(1000)
-        except ConnectionResetError:
-            answer = b""
     assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert httpx.get(f"{rest_server.addresses[-1]}/v2/health/live").status_code == 200
 
