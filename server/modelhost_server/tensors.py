@@ -165,6 +165,12 @@ class RawTensor(NamedTuple):
     data: bytes | bytearray | memoryview | Sequence[bytes] | LentMemory | FileRange | RegionRange | Joined | LeasedBytes
 
 
+def output_bytes(output: RawTensor) -> memoryview:
+    """The bytes of an output that holds no strings; they are there as long as the output is referred to."""
+    data: Any = output.data
+    return data.view if isinstance(data, LeasedBytes) else memoryview(data)
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """An input or output of a signature. `shape` is None when the rank is unknown; open extents are -1. `tensor` is its

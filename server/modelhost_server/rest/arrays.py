@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import orjson
 
-from ..tensors import LeasedBytes, RawTensor
+from ..tensors import RawTensor, output_bytes
 
 _BOOL = 10
 
@@ -97,8 +97,7 @@ def _float_bytes(values: Sequence[Any], kinds: set[type], target: np.dtype[Any],
 
 def flat_array(tensor: RawTensor) -> np.ndarray[Any, np.dtype[Any]]:
     """The numbers of a tensor, as they lie in memory."""
-    data: Any = tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data
-    return np.frombuffer(data, NUMPY[tensor.dtype])
+    return np.frombuffer(output_bytes(tensor), NUMPY[tensor.dtype])
 
 
 def array_json(array: np.ndarray[Any, np.dtype[Any]]) -> bytes:

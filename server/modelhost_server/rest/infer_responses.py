@@ -10,7 +10,8 @@ from ..services.open_inference.byte_strings import string_parts
 from ..services.open_inference.datatypes import datatype
 from ..services.open_inference.errors import invalid, quoted
 from ..services.open_inference.inference import InferenceResponse
-from ..tensors import STRING, LeasedBytes, RawTensor
+from ..services.wire_format import join_parts
+from ..tensors import STRING, RawTensor
 from .arrays import array_json, flat_array
 from .infer_requests import InferRequest
 
@@ -40,7 +41,7 @@ def infer_response(asked: InferRequest, response: InferenceResponse) -> tuple[by
     header = orjson.dumps(document)
     if not any(map(len, binary)):
         return header, None
-    return b"".join([header, *(part.view if isinstance(part, LeasedBytes) else part for part in binary)]), len(header)
+    return join_parts([header, *binary]), len(header)
 
 
 def _binary(tensor: RawTensor) -> list[Any]:

@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.status_pb2 import Status
 
-from ..errors import ModelhostError, Reason
 from ..services.call import Codec, Service, foreign_name
+from ..services.failures import no_message
 from .status import status_of
 
 
@@ -76,9 +76,6 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
         try:
             return from_string(data)
         except DecodeError:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST,
-                f"expected a {name}; got {len(data)} bytes that are truncated or corrupt",
-            ) from None
+            raise no_message(f"a {name}", data) from None
 
     return parse

@@ -9,7 +9,7 @@ from modelhost.v1.tensor_pb2 import DATA_TYPE_BOOL, SharedMemoryReference
 
 from ...errors import ModelhostError, Reason, brief
 from ...hosting.regions import Regions
-from ...tensors import STRING, LeasedBytes, RawTensor, RegionRange
+from ...tensors import STRING, RawTensor, RegionRange, output_bytes
 
 
 def found_inputs(inputs: Mapping[str, RawTensor], regions: Regions) -> Mapping[str, RawTensor]:
@@ -40,7 +40,7 @@ def place_outputs(message: PredictRequest, outputs: Mapping[str, RawTensor], reg
         output = outputs.get(name)
         if output is None or output.dtype == STRING:
             continue
-        data = output.data.view if isinstance(output.data, LeasedBytes) else memoryview(output.data)  # type: ignore[arg-type]
+        data = output_bytes(output)
         if len(data) <= place.byte_size:
             try:
                 regions.range(place.region, place.offset, place.byte_size).write_from(data)

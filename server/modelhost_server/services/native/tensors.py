@@ -9,7 +9,7 @@ from modelhost.v1 import model_pb2, prediction_service_pb2, tensor_pb2
 from ...errors import ModelhostError, Reason, brief
 from ...hosting.checks import check_tensor
 from ...samples import Sample
-from ...tensors import STRING, LeasedBytes, RawTensor, RegionRange, TensorSpec
+from ...tensors import STRING, RawTensor, RegionRange, TensorSpec, output_bytes
 
 
 def raw_inputs(tensors: Mapping[str, tensor_pb2.Tensor]) -> dict[str, RawTensor]:
@@ -69,8 +69,7 @@ def fill_outputs(response: prediction_service_pb2.PredictResponse, outputs: Mapp
         if output.dtype == STRING:
             tensor.strings.values.extend(output.data)  # type: ignore[arg-type]
         else:
-            data = output.data
-            tensor.raw = bytes(data.view if isinstance(data, LeasedBytes) else data)  # type: ignore[arg-type]
+            tensor.raw = bytes(output_bytes(output))
 
 
 def spec_message(spec: TensorSpec) -> tensor_pb2.TensorSpec:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 
-from ...errors import ModelhostError, Reason
 from ...tensors import STRING, RawTensor
+from ..failures import no_message
 from ..wire_format import (
     Parts,
     UnusualError,
@@ -58,10 +58,7 @@ def read_request(data: bytes) -> Request:
                 pass
         message = PredictRequest.FromString(data)
     except DecodeError:
-        raise ModelhostError(
-            Reason.INVALID_REQUEST,
-            f"expected a modelhost.v1.PredictRequest; got {len(data)} bytes that are truncated or corrupt",
-        ) from None
+        raise no_message("a modelhost.v1.PredictRequest", data) from None
     return Request(message, raw_inputs(message.inputs))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from ...errors import ForeignError
-from ...tensors import STRING, LeasedBytes, RawTensor, element_count
+from ...tensors import STRING, RawTensor, element_count, output_bytes
 from .datatypes import datatype
 from .errors import invalid
 
@@ -26,8 +25,7 @@ def classify(output: RawTensor, count: int, is_batched: bool, labels: Sequence[b
     """
     if output.dtype not in _FORMATS:
         raise _unsupported(output.dtype)
-    data: Any = output.data
-    view = memoryview(data.view if isinstance(data, LeasedBytes) else data)
+    view = output_bytes(output)
     values: list[float] = view.cast(_FORMATS[output.dtype]).tolist() if len(view) else []  # type: ignore[call-overload]
     shape = tuple(output.shape)
     rows = shape[0] if is_batched and shape else 1

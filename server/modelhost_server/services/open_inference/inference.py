@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import ModelhostError, Reason
 from ...hosting.host import Host
 from ...hosting.prediction import Begun, Prediction
-from ...tensors import STRING, FileRange, LeasedBytes, RawTensor
+from ...tensors import STRING, FileRange, RawTensor, output_bytes
 from ..call import Call
 from ..names import scope_and_model
 from .byte_strings import string_parts
@@ -125,11 +125,8 @@ class Inference:
 
     def _place(self, name: str, place: Place, outputs: dict[str, RawTensor]) -> None:
         output = outputs[name]
-        if output.dtype == STRING:
-            content: memoryview = memoryview(b"".join(string_parts(output.data)))  # type: ignore[arg-type]
-        else:
-            data = output.data
-            content = data.view if isinstance(data, LeasedBytes) else memoryview(data)  # type: ignore[arg-type]
+        is_text = output.dtype == STRING
+        content = memoryview(b"".join(string_parts(output.data))) if is_text else output_bytes(output)  # type: ignore[arg-type]
         check_room(name, place, len(content))
         write_place(place, self._targets[name], content)
-        outputs[name] = output._replace(data=[] if output.dtype == STRING else b"")
+        outputs[name] = output._replace(data=[] if is_text else b"")

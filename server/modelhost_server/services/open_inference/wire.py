@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from ...compat.open_inference_pb2 import ModelInferRequest
-from ...errors import ModelhostError, Reason
 from ...tensors import STRING, RawTensor
+from ..failures import no_message
 from ..wire_format import LENGTH, Parts, UnusualError, join_parts, read_fields, write_varint
 from .byte_strings import string_parts
 from .datatypes import datatype
@@ -46,10 +46,7 @@ def read_request(data: bytes) -> Request:
                 pass
         message = ModelInferRequest.FromString(data)
     except DecodeError:
-        raise ModelhostError(
-            Reason.INVALID_REQUEST,
-            f"expected an inference.ModelInferRequest; got {len(data)} bytes that are truncated or corrupt",
-        ) from None
+        raise no_message("an inference.ModelInferRequest", data) from None
     return Request(message, message.raw_input_contents)
 
 

@@ -7,7 +7,7 @@ from struct import unpack
 from typing import Any, NamedTuple
 
 from ...compat.tensor_pb2 import DataType
-from ...tensors import STRING, LeasedBytes, RawTensor
+from ...tensors import STRING, RawTensor, output_bytes
 from .errors import invalid
 
 CLASSES, SCORES, REGRESSIONS = "classes", "scores", "outputs"
@@ -73,7 +73,7 @@ def regressions(outputs: Mapping[str, RawTensor], examples: int) -> list[float]:
 
 
 def _floats(tensor: RawTensor) -> Sequence[float]:
-    data: Any = tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data
+    data = output_bytes(tensor)
     return unpack(f"<{len(data) // 4}f", data)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...compat import tensor_pb2 as pb
 from ...errors import ModelhostError
 from ...tensor_values import FIELDS, STRING_SIZE, raw_tensor
-from ...tensors import STRING, LeasedBytes, RawTensor
+from ...tensors import STRING, RawTensor, output_bytes
 
 # What stands for a tensor that cannot be read, until it is known whether anybody asks for it: DT_INVALID.
 UNREADABLE = RawTensor(0, (), b"")
@@ -50,5 +50,5 @@ def typed_values(tensor: RawTensor) -> bytes:
     """The field of a TensorProto that has a tensor's values, one by one, encoded."""
     field, code = FIELDS[tensor.dtype]
     values = array(code)
-    values.frombytes(tensor.data.view if isinstance(tensor.data, LeasedBytes) else tensor.data)  # type: ignore[arg-type]
+    values.frombytes(output_bytes(tensor))
     return pb.TensorProto(**{field: values}).SerializeToString()  # type: ignore[arg-type]

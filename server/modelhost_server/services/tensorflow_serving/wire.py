@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from ...compat import serving_predict_pb2 as pb
 from ...compat import tensor_pb2
 from ...tensors import ITEMSIZE, STRING, RawTensor, element_count
+from ..failures import no_message
 from ..wire_format import (
     LENGTH,
     Parts,
@@ -25,7 +26,7 @@ from ..wire_format import (
     write_entry_head,
     write_varint,
 )
-from .errors import invalid
+from .errors import translate
 from .names import Target, model_spec, target_of
 from .tensors import raw_inputs, typed_values
 
@@ -61,9 +62,7 @@ def read_request(data: bytes) -> Request:
             target, output_filter = _named(message)
             inputs = raw_inputs(message.inputs, len(data))
     except DecodeError:
-        raise invalid(
-            f"expected a tensorflow.serving.PredictRequest; got {len(data)} bytes that are truncated or corrupt"
-        ) from None
+        raise translate(no_message("a tensorflow.serving.PredictRequest", data)) from None
     return Request(target, inputs, output_filter)
 
 
