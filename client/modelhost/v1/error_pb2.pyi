@@ -112,6 +112,30 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
     ERROR_REASON_REGION_LIMIT: _ErrorReason.ValueType  # 42
     """There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
+    ERROR_REASON_UPLOAD_INVALID: _ErrorReason.ValueType  # 43
+    """An upload is not what was announced, or not what may be uploaded: a wrong checksum, a path outside of the model, a
+    link, an archive that unpacks to too much. INVALID_ARGUMENT.
+    """
+    ERROR_REASON_UPLOAD_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """There is no such upload in the scope; it was never begun, or has been forgotten. NOT_FOUND."""
+    ERROR_REASON_UPLOAD_LIMIT: _ErrorReason.ValueType  # 45
+    """An upload is larger, or has more files, than the server takes. RESOURCE_EXHAUSTED."""
+    ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 46
+    """A remote source could not be fetched now. UNAVAILABLE, with a retry delay."""
+    ERROR_REASON_SOURCE_FORBIDDEN: _ErrorReason.ValueType  # 47
+    """The server does not load from there. PERMISSION_DENIED."""
+    ERROR_REASON_THRASHING: _ErrorReason.ValueType  # 48
+    """To load the version again, others would have to be evicted that have just been loaded. RESOURCE_EXHAUSTED, with a
+    retry delay.
+    """
+    ERROR_REASON_RATE_LIMIT: _ErrorReason.ValueType  # 49
+    """The caller makes more calls a second than it may. RESOURCE_EXHAUSTED, with a retry delay."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 50
+    """The caller has as many calls under way as it may. RESOURCE_EXHAUSTED, with a retry delay."""
+    ERROR_REASON_STORAGE_FAILED: _ErrorReason.ValueType  # 51
+    """The change could not be written down and was not made, e.g. because the disk is full. UNAVAILABLE, with a retry
+    delay.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons the server gives. A failed RPC carries one as `google.rpc.ErrorInfo.reason` (the value's name without
@@ -204,6 +228,30 @@ ERROR_REASON_REGION_INVALID: ErrorReason.ValueType  # 41
 """A region's file is not what it must be, or a range is not within its region. INVALID_ARGUMENT."""
 ERROR_REASON_REGION_LIMIT: ErrorReason.ValueType  # 42
 """There are as many regions as the server takes. RESOURCE_EXHAUSTED."""
+ERROR_REASON_UPLOAD_INVALID: ErrorReason.ValueType  # 43
+"""An upload is not what was announced, or not what may be uploaded: a wrong checksum, a path outside of the model, a
+link, an archive that unpacks to too much. INVALID_ARGUMENT.
+"""
+ERROR_REASON_UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 44
+"""There is no such upload in the scope; it was never begun, or has been forgotten. NOT_FOUND."""
+ERROR_REASON_UPLOAD_LIMIT: ErrorReason.ValueType  # 45
+"""An upload is larger, or has more files, than the server takes. RESOURCE_EXHAUSTED."""
+ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 46
+"""A remote source could not be fetched now. UNAVAILABLE, with a retry delay."""
+ERROR_REASON_SOURCE_FORBIDDEN: ErrorReason.ValueType  # 47
+"""The server does not load from there. PERMISSION_DENIED."""
+ERROR_REASON_THRASHING: ErrorReason.ValueType  # 48
+"""To load the version again, others would have to be evicted that have just been loaded. RESOURCE_EXHAUSTED, with a
+retry delay.
+"""
+ERROR_REASON_RATE_LIMIT: ErrorReason.ValueType  # 49
+"""The caller makes more calls a second than it may. RESOURCE_EXHAUSTED, with a retry delay."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 50
+"""The caller has as many calls under way as it may. RESOURCE_EXHAUSTED, with a retry delay."""
+ERROR_REASON_STORAGE_FAILED: ErrorReason.ValueType  # 51
+"""The change could not be written down and was not made, e.g. because the disk is full. UNAVAILABLE, with a retry
+delay.
+"""
 global___ErrorReason = ErrorReason
 
 @typing.final

@@ -41,6 +41,8 @@ class _VersionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Gone; seen in the last event of a watch only."""
     VERSION_STATE_FAILED: _VersionState.ValueType  # 5
     """Will not be served until it is loaded again; `error` says why."""
+    VERSION_STATE_EVICTED: _VersionState.ValueType  # 6
+    """Not in memory; its next prediction loads it again, and waits for that."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
     """A version's life as callers see it.
@@ -48,7 +50,9 @@ class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
       LOADING -> AVAILABLE -> UNLOADING -> UNLOADED
       LOADING -> FAILED          (load failed, or quarantined: the model kept killing its worker)
       AVAILABLE -> LOADING       (the worker died and the version is being loaded again)
-      LOADING, FAILED -> UNLOADING
+      AVAILABLE -> EVICTED       (it made room for others, or was idle for too long)
+      EVICTED -> LOADING         (a prediction wants it)
+      LOADING, EVICTED, FAILED -> UNLOADING
     """
 
 VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
@@ -63,6 +67,8 @@ VERSION_STATE_UNLOADED: VersionState.ValueType  # 4
 """Gone; seen in the last event of a watch only."""
 VERSION_STATE_FAILED: VersionState.ValueType  # 5
 """Will not be served until it is loaded again; `error` says why."""
+VERSION_STATE_EVICTED: VersionState.ValueType  # 6
+"""Not in memory; its next prediction loads it again, and waits for that."""
 global___VersionState = VersionState
 
 class _BatchingMode:
@@ -468,6 +474,7 @@ class LoadOptions(google.protobuf.message.Message):
     TOLERANCE_FIELD_NUMBER: builtins.int
     REQUIRE_WARMUP_FIELD_NUMBER: builtins.int
     BATCHING_FIELD_NUMBER: builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: builtins.int
     engine: global___Engine.ValueType
     """Engine to run it with; chosen by the server when unspecified."""
     pinned: builtins.bool
@@ -492,6 +499,10 @@ class LoadOptions(google.protobuf.message.Message):
     def batching(self) -> global___BatchingOptions:
         """How its predictions run together."""
 
+    @property
+    def idle_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """Evict the version when it has been idle for this long; its next prediction loads it again. Never when unset."""
+
     def __init__(
         self,
         *,
@@ -503,9 +514,10 @@ class LoadOptions(google.protobuf.message.Message):
         tolerance: builtins.float = ...,
         require_warmup: builtins.bool = ...,
         batching: global___BatchingOptions | None = ...,
+        idle_timeout: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "batching", b"batching", "engine", b"engine", "evictable", b"evictable", "pinned", b"pinned", "require_warmup", b"require_warmup", "tags", b"tags", "tolerance", b"tolerance"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching", "idle_timeout", b"idle_timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["annotations", b"annotations", "batching", b"batching", "engine", b"engine", "evictable", b"evictable", "idle_timeout", b"idle_timeout", "pinned", b"pinned", "require_warmup", b"require_warmup", "tags", b"tags", "tolerance", b"tolerance"]) -> None: ...
 
 global___LoadOptions = LoadOptions
 
@@ -890,6 +902,11 @@ class VersionStatistics(google.protobuf.message.Message):
     LAST_USED_TIME_FIELD_NUMBER: builtins.int
     LOAD_NS_FIELD_NUMBER: builtins.int
     CRASH_COUNT_FIELD_NUMBER: builtins.int
+    HIT_COUNT_FIELD_NUMBER: builtins.int
+    MISS_COUNT_FIELD_NUMBER: builtins.int
+    EVICTION_COUNT_FIELD_NUMBER: builtins.int
+    LOAD_COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_LOAD_NS_FIELD_NUMBER: builtins.int
     success_count: builtins.int
     """Predictions answered."""
     failure_count: builtins.int
@@ -904,6 +921,16 @@ class VersionStatistics(google.protobuf.message.Message):
     """Duration of the last load, in nanoseconds."""
     crash_count: builtins.int
     """Times its worker died while this version was running."""
+    hit_count: builtins.int
+    """Predictions that found the version in memory."""
+    miss_count: builtins.int
+    """Predictions that had to wait until it was loaded again."""
+    eviction_count: builtins.int
+    """Times it was evicted."""
+    load_count: builtins.int
+    """Times it was loaded."""
+    total_load_ns: builtins.int
+    """Sum of the durations of its loads, in nanoseconds."""
     @property
     def last_used_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Last prediction."""
@@ -919,9 +946,14 @@ class VersionStatistics(google.protobuf.message.Message):
         last_used_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         load_ns: builtins.int = ...,
         crash_count: builtins.int = ...,
+        hit_count: builtins.int = ...,
+        miss_count: builtins.int = ...,
+        eviction_count: builtins.int = ...,
+        load_count: builtins.int = ...,
+        total_load_ns: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["last_used_time", b"last_used_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["crash_count", b"crash_count", "failure_count", b"failure_count", "in_flight", b"in_flight", "last_used_time", b"last_used_time", "load_ns", b"load_ns", "queue_ns", b"queue_ns", "run_ns", b"run_ns", "success_count", b"success_count"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["crash_count", b"crash_count", "eviction_count", b"eviction_count", "failure_count", b"failure_count", "hit_count", b"hit_count", "in_flight", b"in_flight", "last_used_time", b"last_used_time", "load_count", b"load_count", "load_ns", b"load_ns", "miss_count", b"miss_count", "queue_ns", b"queue_ns", "run_ns", b"run_ns", "success_count", b"success_count", "total_load_ns", b"total_load_ns"]) -> None: ...
 
 global___VersionStatistics = VersionStatistics
 

@@ -26,17 +26,23 @@ from modelhost.v1 import error_pb2 as modelhost_dot_v1_dot_error__pb2
 from modelhost.v1 import model_pb2 as modelhost_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelhost/v1/model_service.proto\x12\x0cmodelhost.v1\x1a\x18modelhost/v1/error.proto\x1a\x18modelhost/v1/model.proto\"\xec\x01\n\x10LoadModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06source\x18\x04 \x01(\t\x12*\n\x07options\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.LoadOptions\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\nkeep_older\x18\x07 \x01(\x08\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\x12$\n\x06warmup\x18\n \x03(\x0b\x32\x14.modelhost.v1.Sample\"Y\n\x11LoadModelResponse\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07version\x18\x03 \x01(\x0b\x32\x15.modelhost.v1.Version\"B\n\x11LoadModelsRequest\x12-\n\x05loads\x18\x01 \x03(\x0b\x32\x1e.modelhost.v1.LoadModelRequest\"\xe4\x01\n\x12LoadModelsResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.modelhost.v1.LoadProgressH\x00\x12\x31\n\x06loaded\x18\x03 \x01(\x0b\x32\x1f.modelhost.v1.LoadModelResponseH\x00\x12$\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x12\x16\n\x0e\x66inished_count\x18\x05 \x01(\x05\x12\x13\n\x0btotal_count\x18\x06 \x01(\x05\x42\t\n\x07outcome\"\xb4\x01\n\x12UnloadModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x04 \x01(\tH\x00\x12\x16\n\x0c\x61ll_versions\x18\x05 \x01(\x08H\x00\x12\x15\n\rallow_missing\x18\x06 \x01(\x08\x12\x0f\n\x07no_wait\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x08\n\x06\x63hoice\"\'\n\x13UnloadModelResponse\x12\x10\n\x08versions\x18\x01 \x03(\x03\"g\n\x0fGetModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.modelhost.v1.Model\"p\n\x11ListModelsRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\"d\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelhost.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x8a\x01\n\x12WatchModelsRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rfrom_revision\x18\x03 \x01(\x03\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\x12\x18\n\x10include_progress\x18\x05 \x01(\x08\"\x87\x02\n\x13WatchModelsResponse\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.modelhost.v1.WatchEventType\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05scope\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12&\n\x07version\x18\x05 \x01(\x0b\x32\x15.modelhost.v1.Version\x12=\n\x06labels\x18\x06 \x03(\x0b\x32-.modelhost.v1.WatchModelsResponse.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\xab\x01\n\x0eWatchEventType\x12 \n\x1cWATCH_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_EVENT_TYPE_EXISTING\x10\x01\x12\x1b\n\x17WATCH_EVENT_TYPE_SYNCED\x10\x02\x12\x1c\n\x18WATCH_EVENT_TYPE_CHANGED\x10\x03\x12\x1d\n\x19WATCH_EVENT_TYPE_PROGRESS\x10\x04\x32\xf5\x03\n\x0cModelService\x12L\n\tLoadModel\x12\x1e.modelhost.v1.LoadModelRequest\x1a\x1f.modelhost.v1.LoadModelResponse\x12Q\n\nLoadModels\x12\x1f.modelhost.v1.LoadModelsRequest\x1a .modelhost.v1.LoadModelsResponse0\x01\x12R\n\x0bUnloadModel\x12 .modelhost.v1.UnloadModelRequest\x1a!.modelhost.v1.UnloadModelResponse\x12I\n\x08GetModel\x12\x1d.modelhost.v1.GetModelRequest\x1a\x1e.modelhost.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.modelhost.v1.ListModelsRequest\x1a .modelhost.v1.ListModelsResponse\x12T\n\x0bWatchModels\x12 .modelhost.v1.WatchModelsRequest\x1a!.modelhost.v1.WatchModelsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelhost/v1/model_service.proto\x12\x0cmodelhost.v1\x1a\x18modelhost/v1/error.proto\x1a\x18modelhost/v1/model.proto\"\xec\x01\n\x10LoadModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x06source\x18\x04 \x01(\t\x12*\n\x07options\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.LoadOptions\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x12\n\nkeep_older\x18\x07 \x01(\x08\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\x12\x12\n\nrequest_id\x18\t \x01(\t\x12$\n\x06warmup\x18\n \x03(\x0b\x32\x14.modelhost.v1.Sample\"Y\n\x11LoadModelResponse\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07version\x18\x03 \x01(\x0b\x32\x15.modelhost.v1.Version\"B\n\x11LoadModelsRequest\x12-\n\x05loads\x18\x01 \x03(\x0b\x32\x1e.modelhost.v1.LoadModelRequest\"\xe4\x01\n\x12LoadModelsResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.modelhost.v1.LoadProgressH\x00\x12\x31\n\x06loaded\x18\x03 \x01(\x0b\x32\x1f.modelhost.v1.LoadModelResponseH\x00\x12$\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.modelhost.v1.ErrorH\x00\x12\x16\n\x0e\x66inished_count\x18\x05 \x01(\x05\x12\x13\n\x0btotal_count\x18\x06 \x01(\x05\x42\t\n\x07outcome\"\xb4\x01\n\x12UnloadModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x04 \x01(\tH\x00\x12\x16\n\x0c\x61ll_versions\x18\x05 \x01(\x08H\x00\x12\x15\n\rallow_missing\x18\x06 \x01(\x08\x12\x0f\n\x07no_wait\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x08\n\x06\x63hoice\"\'\n\x13UnloadModelResponse\x12\x10\n\x08versions\x18\x01 \x03(\x03\"\xab\x01\n\x10SetLabelsRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.modelhost.v1.SetLabelsRequest.LabelsEntry\x12\x0e\n\x06remove\x18\x04 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x7f\n\x11SetLabelsResponse\x12;\n\x06labels\x18\x01 \x03(\x0b\x32+.modelhost.v1.SetLabelsResponse.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"8\n\nUploadFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"z\n\x14PrepareUploadRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\'\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x18.modelhost.v1.UploadFile\x12*\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1a.modelhost.v1.UploadFormat\"u\n\x15PrepareUploadResponse\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12*\n\x07missing\x18\x04 \x03(\x0b\x32\x19.modelhost.v1.MissingFile\"+\n\x0bMissingFile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"_\n\x12UploadModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0e\n\x06upload\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"8\n\x13UploadModelResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x11\n\tbyte_size\x18\x02 \x01(\x03\"g\n\x0fGetModelRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.modelhost.v1.Model\"p\n\x11ListModelsRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\"d\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelhost.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x8a\x01\n\x12WatchModelsRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rfrom_revision\x18\x03 \x01(\x03\x12%\n\x04view\x18\x04 \x01(\x0e\x32\x17.modelhost.v1.ModelView\x12\x18\n\x10include_progress\x18\x05 \x01(\x08\"\x87\x02\n\x13WatchModelsResponse\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.modelhost.v1.WatchEventType\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05scope\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12&\n\x07version\x18\x05 \x01(\x0b\x32\x15.modelhost.v1.Version\x12=\n\x06labels\x18\x06 \x03(\x0b\x32-.modelhost.v1.WatchModelsResponse.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*a\n\x0cUploadFormat\x12\x1d\n\x19UPLOAD_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13UPLOAD_FORMAT_FILES\x10\x01\x12\x19\n\x15UPLOAD_FORMAT_ARCHIVE\x10\x02*\xab\x01\n\x0eWatchEventType\x12 \n\x1cWATCH_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19WATCH_EVENT_TYPE_EXISTING\x10\x01\x12\x1b\n\x17WATCH_EVENT_TYPE_SYNCED\x10\x02\x12\x1c\n\x18WATCH_EVENT_TYPE_CHANGED\x10\x03\x12\x1d\n\x19WATCH_EVENT_TYPE_PROGRESS\x10\x04\x32\xf3\x05\n\x0cModelService\x12L\n\tLoadModel\x12\x1e.modelhost.v1.LoadModelRequest\x1a\x1f.modelhost.v1.LoadModelResponse\x12Q\n\nLoadModels\x12\x1f.modelhost.v1.LoadModelsRequest\x1a .modelhost.v1.LoadModelsResponse0\x01\x12R\n\x0bUnloadModel\x12 .modelhost.v1.UnloadModelRequest\x1a!.modelhost.v1.UnloadModelResponse\x12L\n\tSetLabels\x12\x1e.modelhost.v1.SetLabelsRequest\x1a\x1f.modelhost.v1.SetLabelsResponse\x12X\n\rPrepareUpload\x12\".modelhost.v1.PrepareUploadRequest\x1a#.modelhost.v1.PrepareUploadResponse\x12T\n\x0bUploadModel\x12 .modelhost.v1.UploadModelRequest\x1a!.modelhost.v1.UploadModelResponse(\x01\x12I\n\x08GetModel\x12\x1d.modelhost.v1.GetModelRequest\x1a\x1e.modelhost.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.modelhost.v1.ListModelsRequest\x1a .modelhost.v1.ListModelsResponse\x12T\n\x0bWatchModels\x12 .modelhost.v1.WatchModelsRequest\x1a!.modelhost.v1.WatchModelsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SETLABELSREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_SETLABELSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SETLABELSRESPONSE_LABELSENTRY']._loaded_options = None
+  _globals['_SETLABELSRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WATCHEVENTTYPE']._serialized_start=1740
-  _globals['_WATCHEVENTTYPE']._serialized_end=1911
+  _globals['_UPLOADFORMAT']._serialized_start=2543
+  _globals['_UPLOADFORMAT']._serialized_end=2640
+  _globals['_WATCHEVENTTYPE']._serialized_start=2643
+  _globals['_WATCHEVENTTYPE']._serialized_end=2814
   _globals['_LOADMODELREQUEST']._serialized_start=103
   _globals['_LOADMODELREQUEST']._serialized_end=339
   _globals['_LOADMODELRESPONSE']._serialized_start=341
@@ -49,20 +55,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNLOADMODELREQUEST']._serialized_end=912
   _globals['_UNLOADMODELRESPONSE']._serialized_start=914
   _globals['_UNLOADMODELRESPONSE']._serialized_end=953
-  _globals['_GETMODELREQUEST']._serialized_start=955
-  _globals['_GETMODELREQUEST']._serialized_end=1058
-  _globals['_GETMODELRESPONSE']._serialized_start=1060
-  _globals['_GETMODELRESPONSE']._serialized_end=1114
-  _globals['_LISTMODELSREQUEST']._serialized_start=1116
-  _globals['_LISTMODELSREQUEST']._serialized_end=1228
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1230
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1330
-  _globals['_WATCHMODELSREQUEST']._serialized_start=1333
-  _globals['_WATCHMODELSREQUEST']._serialized_end=1471
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=1474
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=1737
-  _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._serialized_start=1692
-  _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._serialized_end=1737
-  _globals['_MODELSERVICE']._serialized_start=1914
-  _globals['_MODELSERVICE']._serialized_end=2415
+  _globals['_SETLABELSREQUEST']._serialized_start=956
+  _globals['_SETLABELSREQUEST']._serialized_end=1127
+  _globals['_SETLABELSREQUEST_LABELSENTRY']._serialized_start=1082
+  _globals['_SETLABELSREQUEST_LABELSENTRY']._serialized_end=1127
+  _globals['_SETLABELSRESPONSE']._serialized_start=1129
+  _globals['_SETLABELSRESPONSE']._serialized_end=1256
+  _globals['_SETLABELSRESPONSE_LABELSENTRY']._serialized_start=1082
+  _globals['_SETLABELSRESPONSE_LABELSENTRY']._serialized_end=1127
+  _globals['_UPLOADFILE']._serialized_start=1258
+  _globals['_UPLOADFILE']._serialized_end=1314
+  _globals['_PREPAREUPLOADREQUEST']._serialized_start=1316
+  _globals['_PREPAREUPLOADREQUEST']._serialized_end=1438
+  _globals['_PREPAREUPLOADRESPONSE']._serialized_start=1440
+  _globals['_PREPAREUPLOADRESPONSE']._serialized_end=1557
+  _globals['_MISSINGFILE']._serialized_start=1559
+  _globals['_MISSINGFILE']._serialized_end=1602
+  _globals['_UPLOADMODELREQUEST']._serialized_start=1604
+  _globals['_UPLOADMODELREQUEST']._serialized_end=1699
+  _globals['_UPLOADMODELRESPONSE']._serialized_start=1701
+  _globals['_UPLOADMODELRESPONSE']._serialized_end=1757
+  _globals['_GETMODELREQUEST']._serialized_start=1759
+  _globals['_GETMODELREQUEST']._serialized_end=1862
+  _globals['_GETMODELRESPONSE']._serialized_start=1864
+  _globals['_GETMODELRESPONSE']._serialized_end=1918
+  _globals['_LISTMODELSREQUEST']._serialized_start=1920
+  _globals['_LISTMODELSREQUEST']._serialized_end=2032
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2034
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2134
+  _globals['_WATCHMODELSREQUEST']._serialized_start=2137
+  _globals['_WATCHMODELSREQUEST']._serialized_end=2275
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=2278
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=2541
+  _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._serialized_start=1082
+  _globals['_WATCHMODELSRESPONSE_LABELSENTRY']._serialized_end=1127
+  _globals['_MODELSERVICE']._serialized_start=2817
+  _globals['_MODELSERVICE']._serialized_end=3572
 # @@protoc_insertion_point(module_scope)

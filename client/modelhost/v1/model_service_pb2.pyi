@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _UploadFormat:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UploadFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UploadFormat.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    UPLOAD_FORMAT_UNSPECIFIED: _UploadFormat.ValueType  # 0
+    """UPLOAD_FORMAT_FILES."""
+    UPLOAD_FORMAT_FILES: _UploadFormat.ValueType  # 1
+    """The files of a model as they are: a directory's, or a single `.tflite` or `.keras` file."""
+    UPLOAD_FORMAT_ARCHIVE: _UploadFormat.ValueType  # 2
+    """One file that is an archive of them: `.tar`, `.tar.gz`, `.tgz` or `.zip`."""
+
+class UploadFormat(_UploadFormat, metaclass=_UploadFormatEnumTypeWrapper):
+    """What is uploaded."""
+
+UPLOAD_FORMAT_UNSPECIFIED: UploadFormat.ValueType  # 0
+"""UPLOAD_FORMAT_FILES."""
+UPLOAD_FORMAT_FILES: UploadFormat.ValueType  # 1
+"""The files of a model as they are: a directory's, or a single `.tflite` or `.keras` file."""
+UPLOAD_FORMAT_ARCHIVE: UploadFormat.ValueType  # 2
+"""One file that is an archive of them: `.tar`, `.tar.gz`, `.tgz` or `.zip`."""
+global___UploadFormat = UploadFormat
+
 class _WatchEventType:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -78,8 +102,10 @@ class LoadModelRequest(google.protobuf.message.Message):
     more than the highest number that a version of the model has been AVAILABLE or is being loaded under.
     """
     source: builtins.str
-    """What to load, as a URI or an absolute path on the server's machine: a SavedModel directory, a directory that
-    holds one in a sub-directory named by its version number, a `.tflite` file, or a `.keras` file.
+    """What to load: an absolute path on the server's machine (or a `file:` URI), what UploadModel answered (`upload:…`), or
+    an `s3:`, `gs:`, `http:` or `https:` URI, which is copied to the server first. There: a SavedModel directory, a
+    directory that holds one in a sub-directory named by its version number, a `.tflite` file, or a `.keras` file; from
+    `http:` and `https:` a `.tflite` or `.keras` file, or an archive of one of these (`.tar`, `.tar.gz`, `.tgz`, `.zip`).
     """
     keep_older: builtins.bool
     """When false, the model's older versions that have no label are unloaded once the new one is AVAILABLE."""
@@ -282,6 +308,256 @@ class UnloadModelResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["versions", b"versions"]) -> None: ...
 
 global___UnloadModelResponse = UnloadModelResponse
+
+@typing.final
+class SetLabelsRequest(google.protobuf.message.Message):
+    """Request of SetLabels."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LabelsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    REMOVE_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """Scope of the model; "default" when empty."""
+    model: builtins.str
+    """Name of the model."""
+    @property
+    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Labels and the versions to put them on. A version that is on its way gets its labels when it is AVAILABLE."""
+
+    @property
+    def remove(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Labels to take off, wherever they are; those that are nowhere are passed over."""
+
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        model: builtins.str = ...,
+        labels: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        remove: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels", "model", b"model", "remove", b"remove", "scope", b"scope"]) -> None: ...
+
+global___SetLabelsRequest = SetLabelsRequest
+
+@typing.final
+class SetLabelsResponse(google.protobuf.message.Message):
+    """Response of SetLabels."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LabelsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    LABELS_FIELD_NUMBER: builtins.int
+    @property
+    def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """All labels of the model now."""
+
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels"]) -> None: ...
+
+global___SetLabelsResponse = SetLabelsResponse
+
+@typing.final
+class UploadFile(google.protobuf.message.Message):
+    """A file of an upload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Where it is within the model, with '/' between the parts, e.g. "variables/variables.index"."""
+    size: builtins.int
+    """Size in bytes."""
+    sha256: builtins.bytes
+    """SHA-256 of its content, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        size: builtins.int = ...,
+        sha256: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path", "sha256", b"sha256", "size", b"size"]) -> None: ...
+
+global___UploadFile = UploadFile
+
+@typing.final
+class PrepareUploadRequest(google.protobuf.message.Message):
+    """Request of PrepareUpload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """Scope that may load it; "default" when empty."""
+    format: global___UploadFormat.ValueType
+    """What they are."""
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UploadFile]:
+        """All files."""
+
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        files: collections.abc.Iterable[global___UploadFile] | None = ...,
+        format: global___UploadFormat.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files", "format", b"format", "scope", b"scope"]) -> None: ...
+
+global___PrepareUploadRequest = PrepareUploadRequest
+
+@typing.final
+class PrepareUploadResponse(google.protobuf.message.Message):
+    """Response of PrepareUpload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UPLOAD_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    upload: builtins.str
+    """Name of the upload, for UploadModel: a hash of what was announced."""
+    source: builtins.str
+    """What to load it by, once it is complete."""
+    complete: builtins.bool
+    """Whether it is complete; nothing needs to be sent then."""
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MissingFile]:
+        """What is missing otherwise. Files that are not listed have arrived."""
+
+    def __init__(
+        self,
+        *,
+        upload: builtins.str = ...,
+        source: builtins.str = ...,
+        complete: builtins.bool = ...,
+        missing: collections.abc.Iterable[global___MissingFile] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "missing", b"missing", "source", b"source", "upload", b"upload"]) -> None: ...
+
+global___PrepareUploadResponse = PrepareUploadResponse
+
+@typing.final
+class MissingFile(google.protobuf.message.Message):
+    """The part of a file that has not arrived."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    file: builtins.int
+    """Index into `files`."""
+    offset: builtins.int
+    """Bytes that have arrived: send from here on."""
+    def __init__(
+        self,
+        *,
+        file: builtins.int = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["file", b"file", "offset", b"offset"]) -> None: ...
+
+global___MissingFile = MissingFile
+
+@typing.final
+class UploadModelRequest(google.protobuf.message.Message):
+    """Request of UploadModel: a piece of a file. Pieces of a file come in order; 1 MiB is a good size."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    UPLOAD_FIELD_NUMBER: builtins.int
+    FILE_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    scope: builtins.str
+    """Scope of the upload; "default" when empty. Only the first message's counts."""
+    upload: builtins.str
+    """Name of the upload. Only the first message's counts."""
+    file: builtins.int
+    """Index of the file in what was announced."""
+    offset: builtins.int
+    """Where the piece begins in the file."""
+    data: builtins.bytes
+    """The piece."""
+    def __init__(
+        self,
+        *,
+        scope: builtins.str = ...,
+        upload: builtins.str = ...,
+        file: builtins.int = ...,
+        offset: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "file", b"file", "offset", b"offset", "scope", b"scope", "upload", b"upload"]) -> None: ...
+
+global___UploadModelRequest = UploadModelRequest
+
+@typing.final
+class UploadModelResponse(google.protobuf.message.Message):
+    """Response of UploadModel."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    BYTE_SIZE_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """What to load it by."""
+    byte_size: builtins.int
+    """Size of the model's files in bytes."""
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        byte_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["byte_size", b"byte_size", "source", b"source"]) -> None: ...
+
+global___UploadModelResponse = UploadModelResponse
 
 @typing.final
 class GetModelRequest(google.protobuf.message.Message):

@@ -50,6 +50,21 @@ class ModelServiceStub(object):
                 request_serializer=modelhost_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=modelhost_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.SetLabels = channel.unary_unary(
+                '/modelhost.v1.ModelService/SetLabels',
+                request_serializer=modelhost_dot_v1_dot_model__service__pb2.SetLabelsRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_model__service__pb2.SetLabelsResponse.FromString,
+                _registered_method=True)
+        self.PrepareUpload = channel.unary_unary(
+                '/modelhost.v1.ModelService/PrepareUpload',
+                request_serializer=modelhost_dot_v1_dot_model__service__pb2.PrepareUploadRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_model__service__pb2.PrepareUploadResponse.FromString,
+                _registered_method=True)
+        self.UploadModel = channel.stream_unary(
+                '/modelhost.v1.ModelService/UploadModel',
+                request_serializer=modelhost_dot_v1_dot_model__service__pb2.UploadModelRequest.SerializeToString,
+                response_deserializer=modelhost_dot_v1_dot_model__service__pb2.UploadModelResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/modelhost.v1.ModelService/GetModel',
                 request_serializer=modelhost_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
@@ -98,6 +113,29 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLabels(self, request, context):
+        """Puts labels on versions of a model, moves them and takes them off, all at once: whoever asks for a label after the
+        answer gets the version that it is on now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareUpload(self, request, context):
+        """Announces an upload, or asks how far one has come that was interrupted: answers what is still missing. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadModel(self, request_iterator, context):
+        """Sends what is missing of an announced upload. When the call is interrupted, what has arrived is kept for a while:
+        ask PrepareUpload again and go on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes a model.
         """
@@ -136,6 +174,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=modelhost_dot_v1_dot_model__service__pb2.UnloadModelRequest.FromString,
                     response_serializer=modelhost_dot_v1_dot_model__service__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'SetLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabels,
+                    request_deserializer=modelhost_dot_v1_dot_model__service__pb2.SetLabelsRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_model__service__pb2.SetLabelsResponse.SerializeToString,
+            ),
+            'PrepareUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareUpload,
+                    request_deserializer=modelhost_dot_v1_dot_model__service__pb2.PrepareUploadRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_model__service__pb2.PrepareUploadResponse.SerializeToString,
+            ),
+            'UploadModel': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadModel,
+                    request_deserializer=modelhost_dot_v1_dot_model__service__pb2.UploadModelRequest.FromString,
+                    response_serializer=modelhost_dot_v1_dot_model__service__pb2.UploadModelResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -235,6 +288,87 @@ class ModelService(object):
             '/modelhost.v1.ModelService/UnloadModel',
             modelhost_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
             modelhost_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.ModelService/SetLabels',
+            modelhost_dot_v1_dot_model__service__pb2.SetLabelsRequest.SerializeToString,
+            modelhost_dot_v1_dot_model__service__pb2.SetLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelhost.v1.ModelService/PrepareUpload',
+            modelhost_dot_v1_dot_model__service__pb2.PrepareUploadRequest.SerializeToString,
+            modelhost_dot_v1_dot_model__service__pb2.PrepareUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadModel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/modelhost.v1.ModelService/UploadModel',
+            modelhost_dot_v1_dot_model__service__pb2.UploadModelRequest.SerializeToString,
+            modelhost_dot_v1_dot_model__service__pb2.UploadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

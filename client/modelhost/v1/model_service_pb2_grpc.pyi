@@ -47,6 +47,28 @@ class ModelServiceStub:
     worker when it takes longer than the scope's drain timeout.
     """
 
+    SetLabels: grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.SetLabelsRequest,
+        modelhost.v1.model_service_pb2.SetLabelsResponse,
+    ]
+    """Puts labels on versions of a model, moves them and takes them off, all at once: whoever asks for a label after the
+    answer gets the version that it is on now.
+    """
+
+    PrepareUpload: grpc.UnaryUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.PrepareUploadRequest,
+        modelhost.v1.model_service_pb2.PrepareUploadResponse,
+    ]
+    """Announces an upload, or asks how far one has come that was interrupted: answers what is still missing. Idempotent."""
+
+    UploadModel: grpc.StreamUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.UploadModelRequest,
+        modelhost.v1.model_service_pb2.UploadModelResponse,
+    ]
+    """Sends what is missing of an announced upload. When the call is interrupted, what has arrived is kept for a while:
+    ask PrepareUpload again and go on from there.
+    """
+
     GetModel: grpc.UnaryUnaryMultiCallable[
         modelhost.v1.model_service_pb2.GetModelRequest,
         modelhost.v1.model_service_pb2.GetModelResponse,
@@ -92,6 +114,28 @@ class ModelServiceAsyncStub:
     """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
     given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
     worker when it takes longer than the scope's drain timeout.
+    """
+
+    SetLabels: grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.SetLabelsRequest,
+        modelhost.v1.model_service_pb2.SetLabelsResponse,
+    ]
+    """Puts labels on versions of a model, moves them and takes them off, all at once: whoever asks for a label after the
+    answer gets the version that it is on now.
+    """
+
+    PrepareUpload: grpc.aio.UnaryUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.PrepareUploadRequest,
+        modelhost.v1.model_service_pb2.PrepareUploadResponse,
+    ]
+    """Announces an upload, or asks how far one has come that was interrupted: answers what is still missing. Idempotent."""
+
+    UploadModel: grpc.aio.StreamUnaryMultiCallable[
+        modelhost.v1.model_service_pb2.UploadModelRequest,
+        modelhost.v1.model_service_pb2.UploadModelResponse,
+    ]
+    """Sends what is missing of an announced upload. When the call is interrupted, what has arrived is kept for a while:
+    ask PrepareUpload again and go on from there.
     """
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
@@ -145,6 +189,34 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         """Unloads one version, or all versions of a model: no new predictions, those under way are finished, the memory is
         given back. Returns when that is done, or at once when `no_wait` is set. A load under way ends first, or with its
         worker when it takes longer than the scope's drain timeout.
+        """
+
+    @abc.abstractmethod
+    def SetLabels(
+        self,
+        request: modelhost.v1.model_service_pb2.SetLabelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.model_service_pb2.SetLabelsResponse, collections.abc.Awaitable[modelhost.v1.model_service_pb2.SetLabelsResponse]]:
+        """Puts labels on versions of a model, moves them and takes them off, all at once: whoever asks for a label after the
+        answer gets the version that it is on now.
+        """
+
+    @abc.abstractmethod
+    def PrepareUpload(
+        self,
+        request: modelhost.v1.model_service_pb2.PrepareUploadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.model_service_pb2.PrepareUploadResponse, collections.abc.Awaitable[modelhost.v1.model_service_pb2.PrepareUploadResponse]]:
+        """Announces an upload, or asks how far one has come that was interrupted: answers what is still missing. Idempotent."""
+
+    @abc.abstractmethod
+    def UploadModel(
+        self,
+        request_iterator: _MaybeAsyncIterator[modelhost.v1.model_service_pb2.UploadModelRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[modelhost.v1.model_service_pb2.UploadModelResponse, collections.abc.Awaitable[modelhost.v1.model_service_pb2.UploadModelResponse]]:
+        """Sends what is missing of an announced upload. When the call is interrupted, what has arrived is kept for a while:
+        ask PrepareUpload again and go on from there.
         """
 
     @abc.abstractmethod

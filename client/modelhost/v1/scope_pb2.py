@@ -26,23 +26,23 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/scope.proto\x12\x0cmodelhost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x05Scope\x12\r\n\x05scope\x18\x01 \x01(\t\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.modelhost.v1.ScopeConfig\x12/\n\x0cworker_state\x18\x03 \x01(\x0e\x32\x19.modelhost.v1.WorkerState\x12\x13\n\x0bmodel_count\x18\x04 \x01(\x05\x12)\n\x06memory\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.ScopeMemory\x12\x31\n\nstatistics\x18\x06 \x01(\x0b\x32\x1d.modelhost.v1.ScopeStatistics\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fserving_workers\x18\x08 \x01(\x05\"\xaa\x02\n\x0bScopeConfig\x12\x18\n\x10intra_op_threads\x18\x01 \x01(\x05\x12\x18\n\x10inter_op_threads\x18\x02 \x01(\x05\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05\x12\x11\n\tmax_queue\x18\x04 \x01(\x05\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12+\n\nload_order\x18\x06 \x01(\x0e\x32\x17.modelhost.v1.LoadOrder\x12\x30\n\rdrain_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\roverrun_grace\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replicas\x18\t \x01(\x05\"L\n\x0bScopeMemory\x12\x11\n\tpss_bytes\x18\x01 \x01(\x03\x12\x15\n\rprivate_bytes\x18\x02 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x03 \x01(\x03\"e\n\x0fScopeStatistics\x12\x11\n\tin_flight\x18\x01 \x01(\x03\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\x12\x17\n\x0fworker_restarts\x18\x04 \x01(\x03*^\n\tLoadOrder\x12\x1a\n\x16LOAD_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14LOAD_ORDER_NEW_FIRST\x10\x01\x12\x1b\n\x17LOAD_ORDER_MEMORY_FIRST\x10\x02*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelhost/v1/scope.proto\x12\x0cmodelhost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x05Scope\x12\r\n\x05scope\x18\x01 \x01(\t\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.modelhost.v1.ScopeConfig\x12/\n\x0cworker_state\x18\x03 \x01(\x0e\x32\x19.modelhost.v1.WorkerState\x12\x13\n\x0bmodel_count\x18\x04 \x01(\x05\x12)\n\x06memory\x18\x05 \x01(\x0b\x32\x19.modelhost.v1.ScopeMemory\x12\x31\n\nstatistics\x18\x06 \x01(\x0b\x32\x1d.modelhost.v1.ScopeStatistics\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fserving_workers\x18\x08 \x01(\x05\"\xc5\x02\n\x0bScopeConfig\x12\x18\n\x10intra_op_threads\x18\x01 \x01(\x05\x12\x18\n\x10inter_op_threads\x18\x02 \x01(\x05\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05\x12\x11\n\tmax_queue\x18\x04 \x01(\x05\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12+\n\nload_order\x18\x06 \x01(\x0e\x32\x17.modelhost.v1.LoadOrder\x12\x30\n\rdrain_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\roverrun_grace\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replicas\x18\t \x01(\x05\x12\x19\n\x11\x63\x61ller_rate_limit\x18\n \x01(\x01\"L\n\x0bScopeMemory\x12\x11\n\tpss_bytes\x18\x01 \x01(\x03\x12\x15\n\rprivate_bytes\x18\x02 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x03 \x01(\x03\"\xbd\x01\n\x0fScopeStatistics\x12\x11\n\tin_flight\x18\x01 \x01(\x03\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\x12\x17\n\x0fworker_restarts\x18\x04 \x01(\x03\x12\x11\n\thit_count\x18\x05 \x01(\x03\x12\x12\n\nmiss_count\x18\x06 \x01(\x03\x12\x16\n\x0e\x65viction_count\x18\x07 \x01(\x03\x12\x17\n\x0fthrashing_count\x18\x08 \x01(\x03*^\n\tLoadOrder\x12\x1a\n\x16LOAD_ORDER_UNSPECIFIED\x10\x00\x12\x18\n\x14LOAD_ORDER_NEW_FIRST\x10\x01\x12\x1b\n\x17LOAD_ORDER_MEMORY_FIRST\x10\x02*\x8f\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_IDLE\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelhost.v1.scope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADORDER']._serialized_start=895
-  _globals['_LOADORDER']._serialized_end=989
-  _globals['_WORKERSTATE']._serialized_start=992
-  _globals['_WORKERSTATE']._serialized_end=1135
+  _globals['_LOADORDER']._serialized_start=1011
+  _globals['_LOADORDER']._serialized_end=1105
+  _globals['_WORKERSTATE']._serialized_start=1108
+  _globals['_WORKERSTATE']._serialized_end=1251
   _globals['_SCOPE']._serialized_start=108
   _globals['_SCOPE']._serialized_end=411
   _globals['_SCOPECONFIG']._serialized_start=414
-  _globals['_SCOPECONFIG']._serialized_end=712
-  _globals['_SCOPEMEMORY']._serialized_start=714
-  _globals['_SCOPEMEMORY']._serialized_end=790
-  _globals['_SCOPESTATISTICS']._serialized_start=792
-  _globals['_SCOPESTATISTICS']._serialized_end=893
+  _globals['_SCOPECONFIG']._serialized_end=739
+  _globals['_SCOPEMEMORY']._serialized_start=741
+  _globals['_SCOPEMEMORY']._serialized_end=817
+  _globals['_SCOPESTATISTICS']._serialized_start=820
+  _globals['_SCOPESTATISTICS']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

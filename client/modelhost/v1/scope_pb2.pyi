@@ -149,6 +149,7 @@ class ScopeConfig(google.protobuf.message.Message):
     DRAIN_TIMEOUT_FIELD_NUMBER: builtins.int
     OVERRUN_GRACE_FIELD_NUMBER: builtins.int
     REPLICAS_FIELD_NUMBER: builtins.int
+    CALLER_RATE_LIMIT_FIELD_NUMBER: builtins.int
     intra_op_threads: builtins.int
     """Threads that one operation of a model may use. Default: half of the machine's cores, at least 1."""
     inter_op_threads: builtins.int
@@ -165,6 +166,10 @@ class ScopeConfig(google.protobuf.message.Message):
     """What comes first when a model is loaded again."""
     replicas: builtins.int
     """Identical workers of the scope; a prediction goes to the one with the fewest under way. Default: 1."""
+    caller_rate_limit: builtins.float
+    """Calls a second that one caller may make to the scope: an identity, or a connection where callers have none. One more
+    is answered with RESOURCE_EXHAUSTED. Default: no limit.
+    """
     @property
     def drain_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Time that predictions under way get to finish when their version is unloaded. Default: 30 s."""
@@ -185,9 +190,10 @@ class ScopeConfig(google.protobuf.message.Message):
         drain_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         overrun_grace: google.protobuf.duration_pb2.Duration | None = ...,
         replicas: builtins.int = ...,
+        caller_rate_limit: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["drain_timeout", b"drain_timeout", "overrun_grace", b"overrun_grace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["drain_timeout", b"drain_timeout", "inter_op_threads", b"inter_op_threads", "intra_op_threads", b"intra_op_threads", "load_order", b"load_order", "max_in_flight", b"max_in_flight", "max_queue", b"max_queue", "memory_limit_bytes", b"memory_limit_bytes", "overrun_grace", b"overrun_grace", "replicas", b"replicas"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller_rate_limit", b"caller_rate_limit", "drain_timeout", b"drain_timeout", "inter_op_threads", b"inter_op_threads", "intra_op_threads", b"intra_op_threads", "load_order", b"load_order", "max_in_flight", b"max_in_flight", "max_queue", b"max_queue", "memory_limit_bytes", b"memory_limit_bytes", "overrun_grace", b"overrun_grace", "replicas", b"replicas"]) -> None: ...
 
 global___ScopeConfig = ScopeConfig
 
@@ -227,6 +233,10 @@ class ScopeStatistics(google.protobuf.message.Message):
     QUEUED_FIELD_NUMBER: builtins.int
     REJECTED_COUNT_FIELD_NUMBER: builtins.int
     WORKER_RESTARTS_FIELD_NUMBER: builtins.int
+    HIT_COUNT_FIELD_NUMBER: builtins.int
+    MISS_COUNT_FIELD_NUMBER: builtins.int
+    EVICTION_COUNT_FIELD_NUMBER: builtins.int
+    THRASHING_COUNT_FIELD_NUMBER: builtins.int
     in_flight: builtins.int
     """Predictions running now."""
     queued: builtins.int
@@ -235,6 +245,14 @@ class ScopeStatistics(google.protobuf.message.Message):
     """Predictions refused because the queue was full."""
     worker_restarts: builtins.int
     """Times a worker died unasked."""
+    hit_count: builtins.int
+    """Predictions that found their version in memory."""
+    miss_count: builtins.int
+    """Predictions that had to wait until their version was loaded again."""
+    eviction_count: builtins.int
+    """Times that versions were evicted."""
+    thrashing_count: builtins.int
+    """Predictions refused because loading their version would have evicted others that had just been loaded."""
     def __init__(
         self,
         *,
@@ -242,7 +260,11 @@ class ScopeStatistics(google.protobuf.message.Message):
         queued: builtins.int = ...,
         rejected_count: builtins.int = ...,
         worker_restarts: builtins.int = ...,
+        hit_count: builtins.int = ...,
+        miss_count: builtins.int = ...,
+        eviction_count: builtins.int = ...,
+        thrashing_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["in_flight", b"in_flight", "queued", b"queued", "rejected_count", b"rejected_count", "worker_restarts", b"worker_restarts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["eviction_count", b"eviction_count", "hit_count", b"hit_count", "in_flight", b"in_flight", "miss_count", b"miss_count", "queued", b"queued", "rejected_count", b"rejected_count", "thrashing_count", b"thrashing_count", "worker_restarts", b"worker_restarts"]) -> None: ...
 
 global___ScopeStatistics = ScopeStatistics

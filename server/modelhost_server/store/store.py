@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import ModelhostError, Reason, brief
@@ -170,6 +170,29 @@ class Store:
         elif any(model.labels.get(label) != version.number for label in labels):
             model.labels.update(dict.fromkeys(labels, version.number))
             self._changed(version)
+
+    def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
+        """Puts labels on versions of a model and takes others off, all or none.
+
+        Raises:
+            ModelhostError: INVALID_NAME, INVALID_REQUEST, VERSION_NOT_FOUND, VERSION_FAILED, VERSION_UNLOADING.
+        """
+        placed = [(check_label(label), find_version(model, number, "")) for label, number in labels.items()]
+        for label in removed:
+            check_label(label)
+            if label in labels:
+                raise ModelhostError(
+                    Reason.INVALID_REQUEST, f"remove: expected labels that `labels` has not; got {brief(label)}",
+                    field="remove",
+                )  # fmt: skip
+        for _, version in placed:
+            if version.phase not in WANTED:
+                raise not_available(version)
+        for label in removed:
+            if label in model.labels:
+                self.remove_label(model.versions[model.labels[label]], label)
+        for label, version in placed:
+            self.add_labels(version, (label,))
 
     def remove_label(self, version: Version, label: str) -> None:
         """Takes a label off a version, if it is there."""

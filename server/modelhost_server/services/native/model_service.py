@@ -55,6 +55,12 @@ class ModelService:
             raise
         return pb.UnloadModelResponse(versions=list(dict.fromkeys(version.number for version in versions)))
 
+    async def set_labels(self, request: pb.SetLabelsRequest, call: Call) -> pb.SetLabelsResponse:
+        """Puts labels on versions of a model, moves them and takes them off."""
+        model = self._host.store.model(request.scope, request.model)
+        self._host.store.set_labels(model, request.labels, request.remove)
+        return pb.SetLabelsResponse(labels=model.labels)
+
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """Describes a model."""
         model = self._host.store.model(request.scope, request.model)
@@ -72,6 +78,14 @@ class ModelService:
             next_page_token=token,
             revision=store.events.revision,
         )
+
+    async def prepare_upload(self, request: pb.PrepareUploadRequest, call: Call) -> pb.PrepareUploadResponse:
+        """Announces an upload."""
+        raise ModelhostError(Reason.UNSUPPORTED, "this server takes no uploads yet")
+
+    async def upload_model(self, requests: AsyncIterator[pb.UploadModelRequest], call: Call) -> pb.UploadModelResponse:
+        """Takes what is missing of an upload."""
+        raise ModelhostError(Reason.UNSUPPORTED, "this server takes no uploads yet")
 
     def watch_models(self, request: pb.WatchModelsRequest, call: Call) -> AsyncIterator[pb.WatchModelsResponse]:
         """Streams every change of every version."""
