@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 
 from ..services.call import Call
-from ..transport.asgi import caller
+from ..transport.asgi import caller, credentials_of
 from ..transport.routes import Route
 
 _Result = TypeVar("_Result")
@@ -40,7 +40,7 @@ class Methods:
 
 def call_of(request: Request) -> Call:
     """Who calls. HTTP has no deadlines."""
-    return Call(None, caller(request.scope))
+    return Call(None, caller(request.scope), credentials_of(request.scope))
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from ..access.identity import NO_CREDENTIALS, Credentials, Identity
 from ..errors import ForeignError, ModelhostError
 
 # Other projects' messages and services have names of our own behind this, see `compat`.
@@ -21,10 +22,23 @@ class Call:
     Attributes:
         deadline: on the event loop's clock, None when the caller set none.
         caller: the connection it came by, e.g. "ipv4:10.0.0.7:51234".
+        credentials: what it came with; read only where callers are authenticated.
+        identity: who calls; None where callers are not authenticated.
     """
 
     deadline: float | None = None
     caller: str = ""
+    credentials: Credentials = NO_CREDENTIALS
+    identity: Identity | None = None
+
+    def until(self, deadline: float | None) -> Call:
+        """The same with another deadline."""
+        return Call(deadline, self.caller, self.credentials, self.identity)
+
+    @property
+    def who(self) -> str:
+        """Whom turns and limits go by: the identity, or the connection where there is none."""
+        return self.caller if self.identity is None else self.identity.name
 
 
 class Codec(NamedTuple):

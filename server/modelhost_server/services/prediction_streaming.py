@@ -119,7 +119,7 @@ class PredictionStream(Generic[Message, Item, Answer]):
                     raise _late()
                 own = self._loop.time() + seconds
                 deadline = own if deadline is None else min(own, deadline)
-            begun = self._exchange.begin(item, Call(deadline, self._call.caller))
+            begun = self._exchange.begin(item, self._call.until(deadline))
         except Exception as error:
             self._answer(place, self._exchange.failure(item, error))
             return

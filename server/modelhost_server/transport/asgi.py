@@ -12,11 +12,13 @@ from typing import Any
 
 from google.rpc import status_pb2
 
+from ..access.identity import NO_CREDENTIALS, Credentials
 from ..errors import Code, ModelhostError, Reason
 from ..services.call import Call
 from .base import TransportOptions
 from .routes import Route
 from .status import status_error, status_of
+from .subjects import common_name
 from .wire import CONTENT_TYPE, FRAME, message_length, status_headers, timeout_seconds, too_large
 
 Scope = Mapping[str, Any]
@@ -39,6 +41,7 @@ class GrpcApplication:
         self._max_send = options.max_send_bytes
         self._calls: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._authenticates = options.authenticates
 
     def end_calls(self) -> None:
         """Ends all calls under way with UNAVAILABLE, and those that still come."""
@@ -80,13 +83,14 @@ class GrpcApplication:
 
     async def _answer(self, route: Route, scope: Scope, timeout: bytes, receive: Receive, answer: _Answer) -> None:
         requests = _Requests(receive, route, self._max_receive)
+        credentials = credentials_of(scope) if self._authenticates else NO_CREDENTIALS
         if not timeout:
-            await _serve(route, requests, answer, Call(None, caller(scope)))
+            await _serve(route, requests, answer, Call(None, caller(scope), credentials))
             return
         deadline = asyncio.get_running_loop().time() + timeout_seconds(timeout)
         try:
             async with asyncio.timeout_at(deadline) as timer:
-                await _serve(route, requests, answer, Call(deadline, caller(scope)))
+                await _serve(route, requests, answer, Call(deadline, caller(scope), credentials))
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -111,6 +115,13 @@ def caller(scope: Scope) -> str:
         return "unix:"
     host, port = client
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def credentials_of(scope: Scope) -> Credentials:
+    """What a call came with."""
+    authorization = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
+    tls = scope.get("extensions", {}).get("tls")
+    return Credentials(authorization, common_name(tls.get("client_cert_name") or "") if tls else "")
 
 
 async def _refuse_http(send: Send) -> None:

@@ -21,12 +21,14 @@ class TransportOptions:
         tls: of the TCP listeners; None serves plaintext. Unix sockets are always plaintext: who may connect is the
             file system's to say.
         reuse_port: other processes may listen on the same ports.
+        authenticates: callers must say who they are; only then are their credentials read.
     """
 
     max_receive_bytes: int
     max_send_bytes: int = -1
     tls: Identity | None = None
     reuse_port: bool = False
+    authenticates: bool = False
 
 
 class Transport(Protocol):

@@ -7,12 +7,17 @@ in one write.
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import struct
 from collections.abc import Callable
 from enum import IntEnum
 
+from ..access.identity import NO_CREDENTIALS, Credentials
+from ..services.call import Call
+
 _HEADER = struct.Struct("<IBQ")
-_CALL = struct.Struct("<HdH")
+_CALL = struct.Struct("<HdHI")
 _CREDIT = struct.Struct("<I")
 # Larger parts are written by themselves: copying them behind others costs more than a write.
 _LARGE_BYTES = 64 << 10
@@ -41,17 +46,25 @@ OnFrame = Callable[[int, int, memoryview], None]
 OnLost = Callable[[], None]
 
 
-def call_body(route: int, remaining: float, caller: str) -> bytes:
-    """How a CALL begins; what follows is the request. `remaining` are the seconds left, infinity without a deadline."""
-    name = caller.encode()
-    return _CALL.pack(route, remaining, len(name)) + name
+def call_body(route: int, call: Call, now: float) -> bytes:
+    """How a CALL begins; what follows is the request. Clocks differ: what is sent are the seconds left."""
+    remaining = math.inf if call.deadline is None else call.deadline - now
+    caller, credentials = call.caller.encode(), b""
+    if call.credentials is not NO_CREDENTIALS:
+        credentials = json.dumps([call.credentials.authorization, call.credentials.subject]).encode()
+    return _CALL.pack(route, remaining, len(caller), len(credentials)) + caller + credentials
 
 
-def read_call(body: memoryview) -> tuple[int, float, str, memoryview]:
-    """The route, seconds left, caller and request of a CALL."""
-    route, remaining, length = _CALL.unpack_from(body)
-    start = _CALL.size + length
-    return route, remaining, str(body[_CALL.size : start], "utf-8"), body[start:]
+def read_call(body: memoryview, now: float) -> tuple[int, Call, memoryview]:
+    """The route, call and request of a CALL."""
+    route, remaining, caller_length, credentials_length = _CALL.unpack_from(body)
+    middle = _CALL.size + caller_length
+    end = middle + credentials_length
+    credentials = NO_CREDENTIALS
+    if credentials_length:
+        credentials = Credentials(*json.loads(bytes(body[middle:end])))
+    deadline = None if math.isinf(remaining) else now + remaining
+    return route, Call(deadline, str(body[_CALL.size : middle], "utf-8"), credentials), body[end:]
 
 
 def credit_body(size: int) -> bytes:

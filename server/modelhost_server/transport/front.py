@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import math
 import os
 import signal
 import socket
@@ -77,8 +76,7 @@ class Front:
     def _begin(
         self, call_id: int, index: int, request: bytes | AsyncIterator[bytes], call: Call
     ) -> asyncio.Task[None] | None:
-        remaining = math.inf if call.deadline is None else call.deadline - self._loop.time()
-        body = call_body(index, remaining, call.caller)
+        body = call_body(index, call, self._loop.time())
         if isinstance(request, bytes):
             self.link.send(Kind.CALL, call_id, body, request)
             return None
@@ -148,7 +146,10 @@ async def serve(control: socket.socket) -> None:
     config = await front.config
     set_up_logging(config["log_level"], config["log_json"])
     tls = Identity(*(path and Path(path) for path in config["tls"])) if config["tls"] else None
-    options = TransportOptions(config["max_receive_bytes"], config["max_send_bytes"], tls, reuse_port=True)
+    options = TransportOptions(
+        config["max_receive_bytes"], config["max_send_bytes"], tls, reuse_port=True,
+        authenticates=config["authenticates"],
+    )  # fmt: skip
     routes = [front.route(index, *route) for index, route in enumerate(config["routes"])]
     transport = make_transport(config["transport"], routes, options)
     transport.listen(config["addresses"])

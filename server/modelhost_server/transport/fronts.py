@@ -47,6 +47,7 @@ class FrontConfig:
                 "max_receive_bytes": self.options.max_receive_bytes,
                 "max_send_bytes": self.options.max_send_bytes,
                 "tls": [path and str(path) for path in files],
+                "authenticates": self.options.authenticates,
                 "log_level": self.log_level,
                 "log_json": self.log_json,
                 "routes": [(route.path, route.streams_requests, route.streams_responses) for route in routes],

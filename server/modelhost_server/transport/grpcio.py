@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from ..access.identity import NO_CREDENTIALS, Credentials
 from ..services.call import Call
 from .base import TransportOptions
 from .listeners import host_and_port, socket_path
@@ -24,7 +25,7 @@ class GrpcioTransport:
     """See Transport."""
 
     def __init__(self, routes: Sequence[Route], options: TransportOptions) -> None:
-        self._credentials = _credentials(options.tls) if options.tls else None
+        self._credentials = _server_credentials(options.tls) if options.tls else None
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", options.max_receive_bytes),
@@ -35,7 +36,7 @@ class GrpcioTransport:
                 ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
             ]
         )
-        self._server.add_generic_rpc_handlers([_Handler(routes)])
+        self._server.add_generic_rpc_handlers([_Handler(routes, _credentials_reader(options))])
 
     def listen(self, addresses: Sequence[str]) -> list[str]:
         """See Transport."""
@@ -67,7 +68,7 @@ class GrpcioTransport:
         await self._server.stop(seconds)
 
 
-def _credentials(tls: Identity) -> grpc.ServerCredentials:
+def _server_credentials(tls: Identity) -> grpc.ServerCredentials:
     pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
     if tls.client_ca is None:
         return grpc.ssl_server_credentials([pair])
@@ -77,28 +78,51 @@ def _credentials(tls: Identity) -> grpc.ServerCredentials:
 class _Context(Protocol):
     def time_remaining(self) -> float | None: ...
     def peer(self) -> str: ...
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
     async def abort_with_status(self, status: Any) -> NoReturn: ...
+
+
+_ReadCredentials = Callable[[_Context], Credentials]
+
+
+def _credentials_reader(options: TransportOptions) -> _ReadCredentials:
+    """What reads the credentials of calls; it costs nothing where nobody asks for them."""
+    if not options.authenticates:
+        return lambda _: NO_CREDENTIALS
+    if options.tls is None or options.tls.client_ca is None:
+        return lambda context: Credentials(_authorization(context))
+    return lambda context: Credentials(_authorization(context), _subject(context))
+
+
+def _authorization(context: _Context) -> str:
+    # Only keys that end in -bin have bytes.
+    return next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+
+
+def _subject(context: _Context) -> str:
+    return next((name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", ())), "")
 
 
 class _Handler(grpc.GenericRpcHandler):
     """Finds the routes of calls."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._methods = {route.path: _method_handler(route) for route in routes}
+    def __init__(self, routes: Sequence[Route], credentials_of: _ReadCredentials) -> None:
+        self._methods = {route.path: _method_handler(route, credentials_of) for route in routes}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See grpc.GenericRpcHandler."""
         return self._methods.get(handler_call_details.method)
 
 
-def _method_handler(route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+def _method_handler(route: Route, credentials_of: _ReadCredentials) -> grpc.RpcMethodHandler[Any, Any]:
     if route.streams_requests and not route.streams_responses:
-        return grpc.stream_unary_rpc_method_handler(_answer(route), None, route.serialize)
+        return grpc.stream_unary_rpc_method_handler(_answer(route, credentials_of), None, route.serialize)
     if route.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_answer_stream(route), None, route.serialize)
+        return grpc.stream_stream_rpc_method_handler(_answer_stream(route, credentials_of), None, route.serialize)
     if route.streams_responses:
-        return grpc.unary_stream_rpc_method_handler(_answer_stream(route), None, route.serialize)
-    return grpc.unary_unary_rpc_method_handler(_answer(route), None, route.serialize)
+        return grpc.unary_stream_rpc_method_handler(_answer_stream(route, credentials_of), None, route.serialize)
+    return grpc.unary_unary_rpc_method_handler(_answer(route, credentials_of), None, route.serialize)
 
 
 def _given(request: Any, route: Route) -> Any:
@@ -110,30 +134,30 @@ async def _parse_all(requests: AsyncIterator[bytes], route: Route) -> AsyncItera
         yield route.parse(request)
 
 
-def _call(context: _Context) -> Call:
+def _call(context: _Context, credentials_of: _ReadCredentials) -> Call:
     remaining = context.time_remaining()
     deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-    return Call(deadline, context.peer())
+    return Call(deadline, context.peer(), credentials_of(context))
 
 
 async def _abort(context: _Context, route: Route, error: Exception) -> NoReturn:
     await context.abort_with_status(rpc_status.to_status(route.status(error)))
 
 
-def _answer(route: Route) -> Any:
+def _answer(route: Route, credentials_of: _ReadCredentials) -> Any:
     async def answer(request: Any, context: _Context) -> Any:
         try:
-            return await route.behaviour(_given(request, route), _call(context))
+            return await route.behaviour(_given(request, route), _call(context, credentials_of))
         except Exception as error:
             await _abort(context, route, error)
 
     return answer
 
 
-def _answer_stream(route: Route) -> Any:
+def _answer_stream(route: Route, credentials_of: _ReadCredentials) -> Any:
     async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
         try:
-            async with aclosing(route.behaviour(_given(request, route), _call(context))) as responses:
+            async with aclosing(route.behaviour(_given(request, route), _call(context, credentials_of))) as responses:
                 async for response in responses:
                     yield response
         except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -47,9 +46,8 @@ class Relay:
             task.cancel()
 
     def _begin(self, call_id: int, body: memoryview) -> None:
-        index, remaining, caller, request = read_call(body)
+        index, call, request = read_call(body, self._loop.time())
         route = self._routes[index]
-        deadline = None if math.isinf(remaining) else self._loop.time() + remaining
         given: bytes | Inflow
         if route.streams_requests:
             given = self._requests[call_id] = Inflow(
@@ -58,7 +56,7 @@ class Relay:
         else:
             given = bytes(request)
         request.release()
-        task = self._loop.create_task(self._answer(call_id, route, given, Call(deadline, caller)))
+        task = self._loop.create_task(self._answer(call_id, route, given, call))
         self._tasks[call_id] = task
         task.add_done_callback(lambda _: self._forget(call_id))
 

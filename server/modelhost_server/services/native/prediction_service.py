@@ -52,7 +52,7 @@ class PredictionService:
         check_places(message, self._host.regions)
         return self._host.begin_prediction(
             message.scope, message.model, version, label, message.signature, inputs, message.output_filter,
-            deadline=call.deadline, caller=call.caller, priority=message.priority,
+            deadline=call.deadline, caller=call.who, priority=message.priority,
         )  # fmt: skip
 
     def _respond(self, message: PredictRequest, prediction: Prediction) -> wire.Response:
@@ -69,7 +69,7 @@ class PredictionService:
             )
         targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
         inputs = found_inputs(raw_inputs(request.inputs), self._host.regions)
-        outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.caller)
+        outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.who)
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
     def predict_stream(self, requests: AsyncIterator[PredictStreamRequest], call: Call) -> AsyncIterator[Any]:

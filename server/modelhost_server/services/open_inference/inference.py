@@ -86,7 +86,7 @@ class Inference:
         try:
             return self._host.begin_prediction(
                 scope, model, version, label, request.options.signature, request.inputs, request.outputs,
-                deadline=call.deadline, caller=call.caller, priority=request.options.priority,
+                deadline=call.deadline, caller=call.who, priority=request.options.priority,
                 checks=self._checks.checks(),
             )  # fmt: skip
         except ModelhostError as error:
@@ -103,7 +103,7 @@ class Inference:
             return self.respond(await self.begin(call).result())
         own = asyncio.get_running_loop().time() + timeout
         deadline = own if call.deadline is None else min(own, call.deadline)
-        begun = self.begin(Call(deadline, call.caller))
+        begun = self.begin(call.until(deadline))
         try:
             async with asyncio.timeout_at(own):
                 return self.respond(await begun.result())

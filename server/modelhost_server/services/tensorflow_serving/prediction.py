@@ -34,7 +34,7 @@ def begin(
     try:
         return host.begin_prediction(
             *target.place, target.version or 0, target.label or "", target.signature, inputs, output_filter,
-            deadline=call.deadline, caller=call.caller, checks=checks,
+            deadline=call.deadline, caller=call.who, checks=checks,
         )  # fmt: skip
     except ModelhostError as error:
         raise servable_error(target, error) from None
