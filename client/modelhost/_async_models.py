@@ -15,7 +15,7 @@ from ._async_watches import AsyncWatches
 from ._batching_types import Batching
 from ._engine_types import EngineName
 from ._errors import DeadlineExceededError, InternalError, ModelFailedError, NotFoundError
-from ._messages import load_request, load_update, model_info, unload_request, version_info
+from ._messages import labels_request, load_request, load_update, model_info, unload_request, version_info
 from ._names import parse_model
 from ._signatures import find_version
 from ._types import (
@@ -171,6 +171,42 @@ class AsyncModels(AsyncWatches):
         request = unload_request(parse_model(model, version, label), missing_ok, wait)
         response = await self._call(self._stubs.models.UnloadModel, request, timeout)
         return list(response.versions)
+
+    async def set_labels(
+        self,
+        model: str,
+        labels: Mapping[str, int] | None = None,
+        *,
+        remove: Sequence[str] = (),
+        timeout: Timeout = CLIENT_TIMEOUT,
+    ) -> dict[str, int]:
+        """Puts labels on versions of a model, moves them and takes them off, all at once or not at all.
+
+        Whoever asks for a label after the answer gets the version that it is on now.
+
+        >>> await client.set_labels("half_plus_two", {"canary": 1})
+        {'canary': 1}
+        >>> await client.set_labels("half_plus_two", remove=["canary"])
+        {}
+
+        Args:
+            model: "model" or "scope/model".
+            labels: labels and the numbers of the versions to put them on. A version that is still loading gets its
+                labels when it is AVAILABLE.
+            remove: labels to take off; those that are nowhere are passed over.
+            timeout: seconds.
+
+        Returns:
+            All labels of the model now, by name.
+
+        Raises:
+            NotFoundError: there is no such model or version.
+            FailedPreconditionError: a version failed, or is being unloaded.
+            InvalidRequestError: a name breaks the rules, or a label is to be put on and taken off.
+        """
+        request = labels_request(parse_model(model), labels or {}, remove)
+        response = await self._call(self._stubs.models.SetLabels, request, timeout)
+        return dict(sorted(response.labels.items()))
 
     async def model(
         self,

@@ -40,11 +40,11 @@ def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, obje
     }
 
 
-# Only what may safely happen twice: questions; and loads, unloads and optimizations, which carry a request id. A
-# prediction may be the very thing that killed the worker, so it gets one more try and no third.
+# Only what may safely happen twice: questions; labels; and loads, unloads and optimizations, which carry a request id.
+# A prediction may be the very thing that killed the worker, so it gets one more try and no third.
 _QUESTIONS_AND_LOADS = _retry(
     {
-        _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "UnloadModel"),
+        _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "SetLabels", "UnloadModel"),
         _OPTIMIZATIONS: ("OptimizeModel",),
         _SCOPES: ("GetScope", "ListScopes"),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -82,6 +82,31 @@ def unload_request(ref: ModelRef, missing_ok: bool, wait: bool) -> model_service
         no_wait=not wait,
         request_id=str(uuid.uuid4()),
         **(version_choice(ref) or {"all_versions": True}),
+    )
+
+
+def labels_request(
+    ref: ModelRef, labels: Mapping[str, int], remove: Sequence[str]
+) -> model_service_pb2.SetLabelsRequest:
+    """Which labels to put on which versions, and which to take off.
+
+    Raises:
+        InvalidRequestError: a name breaks the rules, or a number cannot be a version's.
+    """
+    if ref.version or ref.label:
+        raise InvalidRequestError(
+            f"model: expected a model without a version, as the labels say which ones; got '{ref}'",
+            reason="INVALID_REQUEST",
+        )
+    for label, version in labels.items():
+        check_name("label", label)
+        if not 0 < version < 1 << 63:
+            raise InvalidRequestError(
+                f"labels: expected the number of a version, greater than 0, for {label!r}; got {version}",
+                reason="INVALID_REQUEST",
+            )
+    return model_service_pb2.SetLabelsRequest(
+        scope=ref.scope, model=ref.model, labels=labels, remove=[check_name("label", label) for label in remove]
     )
 
 

@@ -17,8 +17,8 @@ class Client(Predictions, Streams, Models, Optimizations, Scopes):
     """A client of one modelhost server.
 
     It connects when it is first used and again whenever the connection breaks, and may be used by any number of
-    callers at the same time. Loads, unloads and questions that a server did not take (UNAVAILABLE) are sent up to
-    twice more, predictions once more.
+    callers at the same time. Loads, unloads, labels and questions that a server did not take (UNAVAILABLE) are sent
+    up to twice more, predictions once more.
 
     Args:
         target: "host:port", or "unix:/path" for a server on this machine.

@@ -197,6 +197,11 @@ class Service(ModelServiceServicer, PredictionServiceServicer, ScopeServiceServi
             "UnloadModel", request, context, lambda: model_service_pb2.UnloadModelResponse(versions=versions)
         )
 
+    def SetLabels(self, request: Any, context: Any) -> Any:  # noqa: N802
+        labels = {"old": 1, "stable": 1, **request.labels}
+        now = {label: version for label, version in labels.items() if label not in request.remove}
+        return self.answer("SetLabels", request, context, lambda: model_service_pb2.SetLabelsResponse(labels=now))
+
     def WatchModels(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls.append(("WatchModels", request, {}))
         for message in self.watches.pop(0):

@@ -50,6 +50,14 @@ def test_unload(run: Callable[..., Result], served: Served) -> None:
     assert served.service.seen("UnloadModel")[0].allow_missing
 
 
+def test_label(run: Callable[..., Result], served: Served) -> None:
+    assert run("label", "team/half", "stable=2", "old-").stdout == "labels: stable=2\n"
+    assert json.loads(run("--json", "label", "half", "old-").stdout) == {"labels": {"stable": 1}}
+    assert run("label", "half", "old-", "stable-").stdout == "labels: none\n"
+    request = served.service.seen("SetLabels")[0]
+    assert (request.scope, dict(request.labels), request.remove) == ("team", {"stable": 2}, ["old"])
+
+
 def test_ls_and_show(run: Callable[..., Result], served: Served) -> None:
     assert "MODEL" in run("ls").stdout
     assert [model["model"] for model in json.loads(run("--json", "ls").stdout)] == [f"m{i}" for i in range(6)]
@@ -111,6 +119,12 @@ def test_watch(run: Callable[..., Result], served: Served) -> None:
     [
         (("show", "nope"), 4),
         (("show", "a/b/c"), 2),
+        (("label", "half"), 2),
+        (("label", "half", "stable"), 2),
+        (("label", "half", "stable=x"), 2),
+        (("label", "half", "stable=1", "stable=2"), 2),
+        (("label", "half", "=1"), 2),
+        (("label", "half", "-"), 2),
         (("predict", "half", "missing.npy"), 2),
         (("predict", "half"), 2),
         (("predict", "half", "-", "--output", "y.txt"), 2),
@@ -163,12 +177,12 @@ def test_help(run: Callable[..., Result]) -> None:
     result = run("--help")
     assert result.exit_code == 0
     words = (
-        "load", "load-many", "unload", "ls", "show", "predict", "predict-many", "optimize", "scope", "watch", "version",
-        "serve", "Exit codes",
+        "load", "load-many", "unload", "label", "ls", "show", "predict", "predict-many", "optimize", "scope", "watch",
+        "version", "serve", "Exit codes",
     )  # fmt: skip
     for word in words:
         assert word in result.stdout
-    for command in (*([word] for word in words[:8]), ["watch"], ["scope", "create"]):
+    for command in (*([word] for word in words[:9]), ["watch"], ["scope", "create"]):
         assert "Example: " in run(*command, "--help").stdout, command
 
 

@@ -112,3 +112,31 @@ def test_model_by_label_is_only_that_version(client: Any) -> None:
     assert [version.version for version in client.model("half@stable").versions] == [1]
     with pytest.raises(modelhost.NotFoundError, match=r"no label 'nope'; it has: stable"):
         client.model("half@nope")
+
+
+def test_labels(client: Any, served: Served) -> None:
+    assert client.set_labels("team/half", {"stable": 2}, remove=["old"]) == {"stable": 2}
+    assert client.set_labels("half") == {"old": 1, "stable": 1}
+    request, empty = served.service.seen("SetLabels")
+    assert (request.scope, request.model) == ("team", "half")
+    assert (dict(request.labels), request.remove) == ({"stable": 2}, ["old"])
+    assert (empty.scope, empty.labels, empty.remove) == ("default", {}, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "remove"),
+    [
+        ("half@3", {"stable": 3}, ()),
+        ("half@stable", {"stable": 3}, ()),
+        ("half", {"stable": 0}, ()),
+        ("half", {"stable": 1 << 63}, ()),
+        ("half", {"no good": 1}, ()),
+        ("half", {}, ["no good"]),
+    ],
+)
+def test_labels_that_make_no_sense_are_not_sent(
+    client: Any, served: Served, model: str, labels: dict[str, int], remove: list[str]
+) -> None:
+    with pytest.raises(modelhost.InvalidRequestError):
+        client.set_labels(model, labels, remove=remove)
+    assert not served.service.calls

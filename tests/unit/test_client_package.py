@@ -81,6 +81,7 @@ METHODS = [
     "ready",
     "scope",
     "scopes",
+    "set_labels",
     "unload",
     "update_scope",
     "wait_tuned",

@@ -351,3 +351,30 @@ def test_labels_are_moved_and_taken_off_by_themselves(store: Store) -> None:
     assert (labels, store.events.revision) == ({"stable": 1, "canary": 2}, revision)
     store.remove_label(one, "stable")
     assert store.events.since(revision)[0].labels == (("canary", 2),)
+
+
+def test_labels_of_a_request_move_all_or_none(store: Store) -> None:
+    hosted(store, version=1, labels=("stable",))
+    hosted(store, version=2, keep_older=True)
+    hosted(store, Phase.FAILED, version=3)
+    model = store.model("", "m")
+    store.set_labels(model, {"stable": 2, "canary": 1}, ["nowhere"])
+    assert model.labels == {"stable": 2, "canary": 1}
+    for labels, removed, reason in (
+        ({"stable": 1, "canary": 3}, (), Reason.VERSION_FAILED),
+        ({"stable": 1, "canary": 4}, (), Reason.VERSION_NOT_FOUND),
+        ({"stable": 1, "2": 1}, (), Reason.INVALID_NAME),
+        ({"stable": 1}, ("canary", "stable"), Reason.INVALID_REQUEST),
+    ):
+        with refused(reason):
+            store.set_labels(model, labels, removed)
+    assert model.labels == {"stable": 2, "canary": 1}
+
+
+def test_a_load_under_way_does_not_take_back_labels_that_were_set_since(store: Store) -> None:
+    hosted(store, version=1)
+    second = hosted(store, Phase.LOADING, version=2, labels=("stable", "canary", "new"), keep_older=True)
+    model = store.model("", "m")
+    store.set_labels(model, {"stable": 1}, ["canary"])
+    store.transition(second, Phase.AVAILABLE)
+    assert model.labels == {"stable": 1, "new": 2}

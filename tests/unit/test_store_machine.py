@@ -244,6 +244,29 @@ class Hosting(RuleBasedStateMachine):
         else:
             self.unloading([address], UnloadRequest(scope, model, version=number))
 
+    @precondition(lambda self: self.hosted)
+    @rule(data=st.data(), removed=st.sets(st.sampled_from(LABELS)))
+    def set_labels(self, data: st.DataObject, removed: set[str]) -> None:
+        scope, model, _ = data.draw(st.sampled_from(sorted(self.hosted)))
+        there = self.of(scope, model)
+        placed = {label: data.draw(st.sampled_from(sorted(there))) for label in LABELS if label not in removed}
+        unwanted = [there[number].phase for number in placed.values() if there[number].phase not in WANTED]
+        if unwanted:
+            with refused(Reason.VERSION_FAILED if unwanted[0] is Phase.FAILED else Reason.VERSION_UNLOADING):
+                self.store.set_labels(self.store.model(scope, model), placed, removed)
+            return
+        self.store.set_labels(self.store.model(scope, model), placed, removed)
+        now = self.labels.setdefault((scope, model), {})
+        for expected in there.values():
+            expected.labels = ()
+        for label in removed:
+            now.pop(label, None)
+        for label, number in placed.items():
+            if there[number].phase is Phase.AVAILABLE:
+                now[label] = number
+            else:
+                there[number].labels = (*there[number].labels, label)
+
     # Predictions
 
     @rule(data=st.data(), address=addresses, named=st.sampled_from(["number", "label", "nothing"]))
@@ -382,8 +405,8 @@ class Hosting(RuleBasedStateMachine):
             assert event.revision == event.version.revision == self.checked
             key, phase = event.version.key, event.version.phase
             if key in self.last_phase:
-                # A label put on an AVAILABLE version is news, too.
-                relabelled = phase is self.last_phase[key] is Phase.AVAILABLE
+                # A label put on or taken off is news, too.
+                relabelled = phase is self.last_phase[key]
                 assert relabelled or phase in TRANSITIONS[self.last_phase[key]]
             else:
                 assert phase is Phase.WAITING

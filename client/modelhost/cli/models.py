@@ -1,4 +1,4 @@
-"""Commands about models that are there: unload, ls, show, watch."""
+"""Commands about models that are there: unload, label, ls, show, watch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import render, render_models
+from . import exits, render, render_models
 from .session import session_of
 
 Model = Annotated[
@@ -30,6 +30,43 @@ def unload(
         render.print_json({"versions": versions})
     else:
         typer.echo(f"unloaded: {', '.join(map(str, versions))}" if versions else "there was nothing to unload")
+
+
+def label(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="MODEL or SCOPE/MODEL.", metavar="MODEL")],
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            help="NAME=VERSION puts a label on a version, wherever it was; NAME- takes it off.",
+            metavar="NAME=VERSION|NAME-",
+        ),
+    ],
+) -> None:
+    """Put labels on versions of a model, move them and take them off, all at once."""
+    labels, remove = _label_changes(changes)
+    session = session_of(context)
+    with session.client() as client:
+        now = client.set_labels(model, labels, remove=remove)
+    if session.json:
+        render.print_json({"labels": now})
+    else:
+        typer.echo(f"labels: {', '.join(f'{name}={now[name]}' for name in sorted(now)) or 'none'}")
+
+
+def _label_changes(changes: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Labels to put on versions, and those to take off; `exits.misused` when a change is neither."""
+    labels: dict[str, int] = {}
+    remove: list[str] = []
+    for change in changes:
+        name, equals, version = change.rpartition("=")
+        if equals and version.isdecimal() and name not in labels:
+            labels[name] = int(version)
+        elif not equals and change.endswith("-"):
+            remove.append(change[:-1])
+        else:
+            exits.misused(f"expected NAME=VERSION, e.g. stable=3, or NAME-, and each name once; got {change!r}")
+    return labels, remove
 
 
 def ls(
@@ -84,6 +121,7 @@ def watch(
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     app.command(epilog="Example: modelhost unload team-a/ranker@3")(unload)
+    app.command(epilog="Example: modelhost label team-a/ranker stable=3 canary-")(label)
     app.command(epilog="Example: modelhost ls team-a")(ls)
     app.command(epilog="Example: modelhost show team-a/ranker@stable --variables")(show)
     app.command(epilog="Example: modelhost --json watch team-a/ranker")(watch)

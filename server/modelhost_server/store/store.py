@@ -188,6 +188,11 @@ class Store:
         for _, version in placed:
             if version.phase not in WANTED:
                 raise not_available(version)
+        # A version on its way must not take back later what is decided now.
+        for version in (*model.versions.values(), *model.others):
+            version.labels_wanted = tuple(
+                label for label in version.labels_wanted if label not in labels and label not in removed
+            )
         for label in removed:
             if label in model.labels:
                 self.remove_label(model.versions[model.labels[label]], label)
