@@ -12,20 +12,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.store.events import Event
 from modelhost_server.store.operations import LoadRequest, UnloadRequest
-from modelhost_server.store.phases import TRANSITIONS, WANTED, Phase
+from modelhost_server.store.phases import SERVED, TRANSITIONS, WANTED, Phase
 from modelhost_server.store.records import ScopeConfig, Version
 from test_store_phases import BROKEN, new_store, refused, request
 
 SCOPES, MODELS, LABELS = ("default", "one", "two"), ("a", "b"), ("canary", "stable")
 # What may come next without anybody asking for it.
 NEXT = {
-    Phase.WAITING: (Phase.LOADING, Phase.FAILED),
+    Phase.WAITING: (Phase.LOADING, Phase.FAILED, Phase.EVICTED),
     Phase.LOADING: (Phase.AVAILABLE, Phase.FAILED),
+    Phase.AVAILABLE: (Phase.EVICTED,),
+    Phase.EVICTED: (Phase.RELOADING,),
+    Phase.RELOADING: (Phase.AVAILABLE, Phase.EVICTED, Phase.FAILED),
     Phase.RECOVERING: (Phase.LOADING, Phase.FAILED),
     Phase.DRAINING: (Phase.FREEING,),
     Phase.FREEING: (Phase.UNLOADED,),
 }
 GOING = (Phase.DRAINING, Phase.FREEING)
+# When their worker dies.
+LOST = (Phase.LOADING, Phase.AVAILABLE, Phase.RELOADING)
 EVENTS_KEPT = 25
 
 Address = tuple[str, str, int]
@@ -82,7 +87,7 @@ class Hosting(RuleBasedStateMachine):
         *model, number = address
         key = (model[0], model[1])
         self.hosted[address].phase = phase
-        if phase is Phase.AVAILABLE:
+        if phase in SERVED:
             self.highest[key] = max(self.highest.get(key, 0), number)
             self.labels.setdefault(key, {}).update(dict.fromkeys(self.hosted[address].labels, number))
             self.hosted[address].labels = ()
@@ -167,7 +172,7 @@ class Hosting(RuleBasedStateMachine):
         else:
             assert existing is not None
             assert version is existing.version
-            if existing.phase is Phase.AVAILABLE:
+            if existing.phase in SERVED:
                 self.labels.setdefault((scope, model), {}).update(dict.fromkeys(load.labels, chosen))
             else:
                 existing.labels = tuple(dict.fromkeys((*existing.labels, *load.labels)))
@@ -190,7 +195,7 @@ class Hosting(RuleBasedStateMachine):
             (address, phase)
             for address, expected in self.hosted.items()
             for phase in NEXT.get(expected.phase, ())
-            if not (phase is Phase.FREEING and expected.handles)
+            if not (phase in (Phase.FREEING, Phase.EVICTED) and expected.handles)
         ]
 
     @precondition(lambda self: self.possible())
@@ -220,13 +225,13 @@ class Hosting(RuleBasedStateMachine):
 
     # Workers
 
-    @precondition(lambda self: self.within(Phase.LOADING, Phase.AVAILABLE))
+    @precondition(lambda self: self.within(*LOST))
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
-        scope, _, _ = data.draw(st.sampled_from(self.within(Phase.LOADING, Phase.AVAILABLE)))
+        scope, _, _ = data.draw(st.sampled_from(self.within(*LOST)))
         for address in [address for address in self.handles if address[0] == scope]:
             self.give_back(address)
-        for address in self.within(Phase.LOADING, Phase.AVAILABLE):
+        for address in self.within(*LOST):
             if address[0] == scope:
                 self.move(address, Phase.RECOVERING)
 
@@ -271,21 +276,21 @@ class Hosting(RuleBasedStateMachine):
 
     @rule(data=st.data(), address=addresses, named=st.sampled_from(["number", "label", "nothing"]))
     def acquire(self, data: st.DataObject, address: Address, named: str) -> None:
-        if available := self.within(Phase.AVAILABLE):
-            address = data.draw(st.sampled_from(available) | st.just(address))
+        if served := self.within(*SERVED):
+            address = data.draw(st.sampled_from(served) | st.just(address))
         scope, model, choice = address
         self.acquire_choice(scope, model, {"number": choice, "label": LABELS[choice % 2], "nothing": 0}[named])
 
     def acquire_choice(self, scope: str, model: str, choice: int | str) -> None:
         there = self.of(scope, model)
-        available = [n for n, e in there.items() if e.phase is Phase.AVAILABLE]
+        served = [n for n, e in there.items() if e.phase in SERVED]
         label = choice if isinstance(choice, str) else ""
         if isinstance(choice, str):
             number = self.labels.get((scope, model), {}).get(choice)
         else:
-            number = choice or max(available, default=None)
+            number = choice or max(served, default=None)
         wanted = (scope, model, choice if isinstance(choice, int) else 0, label)
-        if number not in available:
+        if number not in served:
             with pytest.raises(ModelhostError) as caught:
                 self.store.acquire(*wanted)
             assert caught.value.reason in self.reasons(scope, model, number, label)
@@ -293,7 +298,7 @@ class Hosting(RuleBasedStateMachine):
         version = self.store.acquire(*wanted)
         assert number is not None
         assert version is there[number].version
-        assert version.phase is Phase.AVAILABLE
+        assert version.phase in SERVED
         there[number].handles += 1
         self.handles.append((scope, model, number))
 
@@ -388,13 +393,14 @@ class Hosting(RuleBasedStateMachine):
 
     @invariant()
     def no_handle_outlives_its_version(self) -> None:
-        assert {self.hosted[address].version.phase for address in self.handles} <= {Phase.AVAILABLE, Phase.DRAINING}
+        phases = {self.hosted[address].version.phase for address in self.handles}
+        assert phases <= SERVED | {Phase.DRAINING, Phase.FAILED}
 
     @invariant()
-    def the_highest_available_version_serves(self) -> None:
+    def the_highest_version_that_is_served_is_the_default(self) -> None:
         for model in self.store.models()[0]:
             there = self.of(model.scope, model.name)
-            best = max((n for n, e in there.items() if e.phase is Phase.AVAILABLE), default=None)
+            best = max((n for n, e in there.items() if e.phase in SERVED), default=None)
             assert model.serving is (None if best is None else there[best].version)
             assert model.labels == self.labels.get((model.scope, model.name), {})
 

@@ -11,7 +11,7 @@ import pytest
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.store.operations import LoadRequest
 from modelhost_server.store.phases import TRANSITIONS, WANTED, IllegalTransitionError, Phase, State
-from modelhost_server.store.records import LoadOptions, ScopeConfig, Version
+from modelhost_server.store.records import LoadOptions, Residence, ScopeConfig, Version
 from modelhost_server.store.store import Store
 
 BROKEN = ModelhostError(Reason.SOURCE_INVALID, "the source is broken")
@@ -21,6 +21,8 @@ WAY: dict[Phase, tuple[Phase, ...]] = {
     Phase.WAITING: (),
     Phase.LOADING: (Phase.LOADING,),
     Phase.AVAILABLE: (Phase.LOADING, Phase.AVAILABLE),
+    Phase.EVICTED: (Phase.LOADING, Phase.AVAILABLE, Phase.EVICTED),
+    Phase.RELOADING: (Phase.LOADING, Phase.AVAILABLE, Phase.EVICTED, Phase.RELOADING),
     Phase.RECOVERING: (Phase.LOADING, Phase.AVAILABLE, Phase.RECOVERING),
     Phase.DRAINING: (Phase.LOADING, Phase.AVAILABLE, Phase.DRAINING),
     Phase.FREEING: (Phase.LOADING, Phase.AVAILABLE, Phase.DRAINING, Phase.FREEING),
@@ -94,11 +96,15 @@ def test_callers_see_states_change_only_as_promised() -> None:
         (State.AVAILABLE, State.UNLOADING),
         (State.UNLOADING, State.UNLOADED),
         (State.FAILED, State.UNLOADING),
+        (State.AVAILABLE, State.EVICTED),
+        (State.EVICTED, State.LOADING),  # A prediction wants it.
+        (State.LOADING, State.EVICTED),  # There is no memory for it now.
+        (State.EVICTED, State.UNLOADING),
     }
 
 
 def test_phases_of_one_state_are_not_one_phase() -> None:
-    assert len({*Phase}) == 8
+    assert len({*Phase}) == 10
     assert Phase.DRAINING is not Phase.FREEING
 
 
@@ -109,6 +115,38 @@ def test_a_wanted_version_can_always_be_drained_and_then_only_go() -> None:
         (phase,) = TRANSITIONS[phase]
         way.append(phase)
     assert way == [Phase.DRAINING, Phase.FREEING, Phase.UNLOADED]
+
+
+@pytest.mark.parametrize("phase", [Phase.EVICTED, Phase.RELOADING])
+def test_an_evicted_version_is_served_as_before(phase: Phase) -> None:
+    store = new_store()
+    hosted(store, Phase.AVAILABLE, version=1, keep_older=True)
+    version = hosted(store, phase, version=2, keep_older=True, labels=("stable",))
+    model = store.model("", "m")
+    assert model.serving is version
+    assert store.acquire("", "m") is store.acquire("", "m", label="stable") is version
+    assert version.handles == 2
+    store.add_labels(version, ("canary",))
+    assert model.labels == {"stable": 2, "canary": 2}
+
+
+def test_why_there_was_no_memory_is_over_with_the_next_reload() -> None:
+    store = new_store()
+    version = hosted(store, Phase.RELOADING)
+    store.transition(version, Phase.EVICTED, BROKEN)
+    assert version.error is BROKEN
+    bring(store, version, Phase.RELOADING, Phase.AVAILABLE)
+    assert version.error is None
+    assert version.statistics.eviction_count == 1
+
+
+def test_a_scope_counts_what_is_gone_too() -> None:
+    store = new_store()
+    version = hosted(store, Phase.EVICTED)
+    version.statistics.hit_count, version.statistics.miss_count = 3, 2
+    bring(store, version, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED)
+    hosted(store, Phase.AVAILABLE).statistics.hit_count = 4
+    assert store.scope("").residence() == Residence(hit_count=7, miss_count=2, eviction_count=1)
 
 
 def test_the_cause_of_a_recovery_stays_when_the_version_is_available_again() -> None:

@@ -35,6 +35,18 @@ class Budget:
     reserved: int = 0
 
 
+class NoMemoryError(ModelhostError):
+    """MEMORY_LIMIT: more memory is needed than there is.
+
+    Attributes:
+        needed: how many bytes, in all.
+        budget: that has not as many left.
+    """
+
+    needed: int
+    budget: Budget
+
+
 def check(name: str, limit: int, used: int, needed: int, versions: Collection[Version], now: float) -> None:
     """Refuses what does not fit.
 
@@ -47,7 +59,7 @@ def check(name: str, limit: int, used: int, needed: int, versions: Collection[Ve
         now: time in seconds.
 
     Raises:
-        ModelhostError: MEMORY_LIMIT, saying how much is needed, how much there is, and what could be unloaded.
+        NoMemoryError: saying how much is needed, how much there is, and what could be unloaded.
     """
     free = max(0, limit - used)
     if needed <= free:
@@ -56,13 +68,23 @@ def check(name: str, limit: int, used: int, needed: int, versions: Collection[Ve
     idle.sort(key=lambda v: v.statistics.last_used)
     could = "; ".join(_described(v, now) for v in idle[:_MAX_NAMED])
     what = f"idle, and could be unloaded: {could}" if could else "nothing there is idle"
-    raise ModelhostError(
+    error = NoMemoryError(
         Reason.MEMORY_LIMIT,
         f"{name}: about {_mb(needed)} needed, {_mb(free)} free of {_mb(limit)} (memory_limit_bytes); {what}",
         needed_bytes=needed,
         free_bytes=free,
         limit_bytes=limit,
     )
+    error.needed = needed
+    raise error
+
+
+def _check(budget: Budget, used: int, needed: int, versions: Collection[Version]) -> None:
+    try:
+        check(budget.name, budget.limit(), used, needed, versions, time.time())
+    except NoMemoryError as error:
+        error.budget = budget
+        raise
 
 
 def _described(version: Version, now: float) -> str:
@@ -160,7 +182,7 @@ class Admission:
         """Reserves memory for a load into this many workers, which goes on inside.
 
         Raises:
-            ModelhostError: MEMORY_LIMIT.
+            NoMemoryError: MEMORY_LIMIT.
         """
         limited = [budget for budget in budgets if budget.limit()]
         needed = (await self._estimates.of(version, choice)).in_workers(workers) if limited else 0
@@ -174,7 +196,7 @@ class Admission:
         """Reserves memory for one worker more that is to hold what others hold; it loads inside.
 
         Raises:
-            ModelhostError: MEMORY_LIMIT.
+            NoMemoryError: MEMORY_LIMIT.
         """
         limited = [budget for budget in budgets if budget.limit()]
         needed = sum([(await self._estimates.of(*one)).anonymous for one in held]) if limited else 0
@@ -186,7 +208,7 @@ class Admission:
         async with self._lock:
             for budget in limited:
                 used = await budget.measure() + budget.reserved
-                check(budget.name, budget.limit(), used, needed, budget.versions(), time.time())
+                _check(budget, used, needed, budget.versions())
             for budget in limited:
                 budget.reserved += needed
         try:
@@ -201,12 +223,12 @@ class Admission:
         """Remembers what a version took in each of its workers, and checks that the limits were kept.
 
         Raises:
-            ModelhostError: MEMORY_LIMIT.
+            NoMemoryError: MEMORY_LIMIT.
         """
         await self._estimates.learn(version, engine, taken)
         needed = taken.in_workers(workers)
         for budget in budgets:
-            if limit := budget.limit():
+            if budget.limit():
                 others = [v for v in budget.versions() if v is not version]
                 used = await budget.measure() + budget.reserved - needed
-                check(budget.name, limit, used, needed, others, time.time())
+                _check(budget, used, needed, others)

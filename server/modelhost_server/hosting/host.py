@@ -15,8 +15,8 @@ from ..memory import give_back
 from ..samples import keep_samples
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
-from ..store.phases import Phase
-from ..store.records import EngineChoice, Scope, ScopeConfig, Version
+from ..store.phases import SERVED, Phase
+from ..store.records import EngineChoice, Loaded, Scope, ScopeConfig, Version
 from ..store.resolve import not_available
 from ..store.store import Store
 from ..tensors import RawTensor
@@ -30,9 +30,12 @@ from .converting import Converting
 from .digests import Digests
 from .keeper import ScopeKeeper
 from .many import Outcome, Target, predict_many
+from .idling import Idling
 from .means import Means
+from .postponed import postpone
 from .prediction import Begun, begin
 from .regions import Regions
+from .room import Room
 from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
@@ -43,7 +46,7 @@ logger = logging.getLogger(__name__)
 _WORKER_START_SECONDS = 5.0
 # A server that is asked for nothing for this long is idle.
 _IDLE_SECONDS = 5.0
-_SETTLED = frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED})
+_SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
 
 
 class Host:
@@ -60,6 +63,7 @@ class Host:
     ) -> None:
         # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
         self.store = Store(first_revision=time.time_ns() // 1_000_000)
+        self._waiting = Waiting(self.store)
         self.scope_defaults = scope_defaults or ScopeConfig()
         self.converting = Converting()
         self.cache_dir = cache_dir
@@ -73,15 +77,17 @@ class Host:
             Conversion(cache_dir, self.converting, digests),
             self.tuner,
             Admission(cache_dir),
+            Room(self._may_evict, self.evict),
             Budget("the server", lambda: memory_limit_bytes, self._private, self._versions),
+            self._waiting,
             cache_dir,
             self._on_available,
         )
         self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use)
         self._keepers: dict[str, ScopeKeeper] = {}
         self._unloads: dict[int, asyncio.Task[None]] = {}
-        self._waiting = Waiting(self.store)
         self._background = Background("host")
+        self._idling = Idling(self.store, lambda version: self._background.run(self.evict(version)))
         self.draining = False
         # Asked for so far.
         self._predictions = 0
@@ -216,6 +222,8 @@ class Host:
         version, is_new = self.store.accept_load(request)
         if is_new:
             self._background.run(self._load(version))
+        elif version.phase is Phase.EVICTED:
+            self._keepers[version.scope].reloading.begin(version)
         return version
 
     async def load_settled(self, version: Version, wait: bool = True) -> Version:
@@ -224,11 +232,25 @@ class Host:
         Raises:
             ModelhostError: why the load failed.
         """
-        if wait:
+        if wait and version.phase is Phase.RELOADING:
+            await self._keepers[version.scope].reloading.wait(version)
+        elif wait:
             await self._waiting.until(version, _SETTLED)
-            if version.phase is not Phase.AVAILABLE:
+            if version.phase not in SERVED:
                 raise self._load_error(version)
         return version
+
+    async def learn(self, version: Version) -> Loaded:
+        """What a version that is served takes and gives. One that has not been in memory in this server's life is
+        loaded for that.
+
+        Raises:
+            ModelhostError: what `Reloading.wait` raises.
+        """
+        if version.loaded is None:
+            await self._keepers[version.scope].reloading.wait(version)
+        assert version.loaded is not None, "it has been loaded now"
+        return version.loaded
 
     async def _load(self, version: Version) -> None:
         if self.store.scope(version.scope).config.memory_first:
@@ -253,6 +275,13 @@ class Host:
 
     async def _private(self) -> int:
         return sum(await asyncio.gather(*(keeper.memory_in_use() for keeper in self._keepers.values())))
+
+    def _may_evict(self, version: Version) -> bool:
+        return self._keepers[version.scope].may_evict(version)
+
+    async def evict(self, version: Version) -> None:
+        """Takes a version out of memory, if it is evictable and idle; its next prediction loads it again."""
+        await self._keepers[version.scope].evict(version)
 
     def _supersede(self, version: Version) -> list[Version]:
         superseded = self.store.superseded(version)
@@ -326,7 +355,12 @@ class Host:
         self.check_accepting()
         self._predictions += 1
         acquired = self.store.acquire(scope, model, version, label)
-        return begin(
+        if acquired.phase is Phase.AVAILABLE:
+            acquired.statistics.hit_count += 1
+            start = begin
+        else:
+            start = postpone
+        return start(
             self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
             deadline=deadline, caller=caller, priority=priority, checks=checks,
         )  # fmt: skip

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from ..errors import ModelhostError, Reason
 from ..scheduling.scheduler import Scheduler
 from ..store.names import version_resource
-from ..store.phases import WANTED, Phase
+from ..store.phases import IN_MEMORY, Phase
 from ..store.records import EngineChoice, Loaded, Progress, Scope, ScopeConfig, Version
 from ..workers.worker import Worker, WorkerEnd
-from .admission import Budget, Footprint
+from .admission import Budget, Footprint, NoMemoryError
 from .background import Background
 from .blame import Blame, death_error, quarantine_error
+from .eviction import protection
 from .means import Means
 from .placement import Placement
+from .reloading import Reloading
 from .staffing import Staffing
 from .turns import Turns
 from .unloading import Unloading
@@ -32,6 +34,11 @@ logger = logging.getLogger(__name__)
 
 # Blame for this many deaths takes a version off an engine that TensorFlow stands behind.
 _DEMOTE_AT = 1.0 - 1e-6
+# A load waits this long for others that are in use, or have just been loaded, to make room.
+_PATIENCE_SECONDS = 1.0
+_TO_BE_LOADED = (Phase.WAITING, Phase.LOADING, Phase.RELOADING, Phase.RECOVERING)
+# What is no fault of a version's that was served before: its next prediction tries again.
+_PASSING = frozenset({Reason.MEMORY_LIMIT, Reason.THRASHING, Reason.WORKER_UNAVAILABLE, Reason.SOURCE_UNAVAILABLE})
 
 
 class ScopeKeeper:
@@ -56,8 +63,11 @@ class ScopeKeeper:
         )
         self._blame = Blame()
         self._turns = Turns()
-        # Ended loads are set, by the version's key.
+        # Ended loads are set, by the version's key; ended evictions, too.
         self._loads: dict[int, asyncio.Event] = {}
+        self._evictions: dict[int, asyncio.Event] = {}
+        # Versions that are being put on another engine.
+        self._switching: set[int] = set()
         self._background = Background(f"scope {scope.name}")
         self._staffing = Staffing(
             scope, self._store, self.workers, self._placement, self._turns, self._blame, means.admission, self._budgets,
@@ -66,6 +76,7 @@ class ScopeKeeper:
         self._unloading = Unloading(
             scope, self._store, self.workers, self._placement, self._loads, self._turns, self._begin_renewing
         )
+        self.reloading = Reloading(scope, self._store, means.waiting, self._background, self.load)
 
     # The workers
 
@@ -84,7 +95,8 @@ class ScopeKeeper:
         private = (await self.workers.memory())["private"]
         if len(self.workers.all) <= 1:
             return private
-        loaded = [v.loaded for v in self.scope.versions() if v.loaded is not None]
+        held = set().union(*(worker.loaded for worker in self.workers.all))
+        loaded = [v.loaded for v in self.scope.versions() if v.loaded is not None and v.key in held]
         return private + sum(max(0, each.private_bytes - each.anonymous_bytes) for each in loaded)
 
     def _resize(self) -> None:
@@ -104,7 +116,7 @@ class ScopeKeeper:
                     self._demote(version, f"its worker {end.cause}")
                     self._background.run(self.switch(version, TENSORFLOW))
             is_lost = key in guilty or not self.workers.serving.has(key)
-            if is_lost and version.is_in(Phase.AVAILABLE, Phase.LOADING):
+            if is_lost and version.is_in(Phase.AVAILABLE, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.RECOVERING, death_error(end))
             if key in guilty and version.is_in(Phase.RECOVERING):
                 self._store.transition(version, Phase.FAILED, quarantine_error(end))
@@ -125,17 +137,31 @@ class ScopeKeeper:
                 return
             for version in lost:
                 if not self._blame.of(version.key):
-                    await self._load_wanted(version)
+                    await self._load_lost(version)
         await self._staffing.fill()
         # Only now: what may strike again then finds all workers there, and nothing else being loaded.
         async with self._turns.alone():
             for version in self._lost():
-                await self._load_wanted(version)
+                await self._load_lost(version)
 
     def _lost(self) -> list[Version]:
-        """Versions that are to be loaded again: the most blamed come last, the ones that were used last first."""
+        """Versions that are to be loaded again: the most blamed come last, those that may be evicted after those that
+        may not, the ones that were used last first.
+        """
         lost = [version for version in self.scope.versions() if version.phase is Phase.RECOVERING]
-        return sorted(lost, key=lambda v: (self._blame.of(v.key), -v.statistics.last_used))
+        return sorted(
+            lost, key=lambda v: (self._blame.of(v.key), v.options.may_be_evicted, -v.statistics.last_used)
+        )  # fmt: skip
+
+    async def _load_lost(self, version: Version) -> None:
+        with self._failing(version):
+            try:
+                await self._load_wanted(version)
+            except NoMemoryError:
+                if version.options.may_be_evicted:
+                    raise
+                # Making room may take turns at other scopes, so it has no turn here.
+                self._background.run(self._load_making_room(version))
 
     # Loading
 
@@ -144,36 +170,51 @@ class ScopeKeeper:
         ended = self._loads[version.key] = asyncio.Event()
         try:
             with self._failing(version):
+                if eviction := self._evictions.get(version.key):
+                    await eviction.wait()
                 if self._means.conversion.is_needed(version.path):
                     self._store.set_progress(version, Progress("CONVERTING"))
                     version.path = await self._means.conversion.convert(version.path)
                 version.choice = await self._means.tuner.choose(version, self._concurrency)
-                async with self._turns.shared():
-                    await self._load_wanted(version)
+            await self._load_making_room(version)
         finally:
             del self._loads[version.key]
             ended.set()
 
-    async def _load_wanted(self, version: Version) -> None:
-        if not version.is_in(Phase.WAITING, Phase.RECOVERING) or version.choice is None:
-            return
+    async def _load_making_room(self, version: Version) -> None:
+        """Loads a version; where there is no memory for it, others are evicted."""
+        patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         with self._failing(version):
-            workers = await self.workers.ensure(self._blame, needs_tensorflow(version.choice))
-            if not version.is_in(Phase.WAITING, Phase.RECOVERING):
-                return
+            while True:
+                try:
+                    async with self._turns.shared():
+                        await self._load_wanted(version)
+                    return
+                except NoMemoryError as lack:
+                    await self._means.room.make(lack, version, patience)
+
+    async def _load_wanted(self, version: Version) -> None:
+        if not version.is_in(*_TO_BE_LOADED) or version.choice is None:
+            return
+        workers = await self.workers.ensure(self._blame, needs_tensorflow(version.choice))
+        if not version.is_in(*_TO_BE_LOADED):
+            return
+        if version.is_in(Phase.WAITING, Phase.RECOVERING):
             self._store.transition(version, Phase.LOADING)
-            loaded = version.loaded
-            without = [worker for worker in workers if version.key not in worker.loaded]
-            if without or loaded is None:
-                loaded = await self._admit_or_demote(without or workers, version, version.choice)
-            self._store.set_loaded(version, loaded)
-            if version.is_in(Phase.LOADING):
-                self._store.transition(version, Phase.AVAILABLE)
-                self._means.on_available(version)
-                self._means.tuner.tune(version, self._concurrency)
-            elif version.phase is Phase.FAILED:
-                # Quarantined meanwhile, for what it did to other workers.
-                await self._unloading.withdraw(version)
+        loaded = version.loaded
+        without = [worker for worker in workers if version.key not in worker.loaded]
+        if without or loaded is None:
+            loaded = await self._admit_or_demote(without or workers, version, version.choice)
+        self._store.set_loaded(version, loaded)
+        if version.is_in(Phase.LOADING, Phase.RELOADING):
+            version.statistics.note_load()
+            version.protected_until = asyncio.get_running_loop().time() + protection(loaded.load_ns / 1e9)
+            self._store.transition(version, Phase.AVAILABLE)
+            self._means.on_available(version)
+            self._means.tuner.tune(version, self._concurrency)
+        elif version.phase is Phase.FAILED:
+            # Quarantined meanwhile, for what it did to other workers.
+            await self._unloading.withdraw(version)
 
     async def _admit_or_demote(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
         """Loads a version; on TensorFlow when an engine that was chosen for it cannot load what was made for it."""
@@ -208,12 +249,15 @@ class ScopeKeeper:
             yield
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
-            if version.is_in(Phase.WAITING, Phase.LOADING):
+            has_served = version.available_since > 0 and version.options.may_be_evicted
+            if error.reason in _PASSING and (version.is_in(Phase.RELOADING) or version.is_in(Phase.LOADING) and has_served):
+                self.reloading.note_refusal(version, error)
+            elif version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.FAILED, error)
                 logger.warning("%s failed to load: %s", _name(version), error.message)
         except Exception as error:
             logger.exception("loading %s failed", _name(version))
-            if version.is_in(Phase.WAITING, Phase.LOADING):
+            if version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 internal = ModelhostError(Reason.INTERNAL, f"loading failed with {type(error).__name__}")
                 self._store.transition(version, Phase.FAILED, internal)
 
@@ -239,9 +283,13 @@ class ScopeKeeper:
             workers = self.workers.serving.holding(version.key)
             if not workers or version.phase is not Phase.AVAILABLE:
                 return
-            async with self._means.admission.reserve(version, choice, len(workers), self._budgets):
-                loaded = await self._placement.place_in_all(workers, version, choice, before=version.choice)
-            if version.phase not in WANTED:
+            self._switching.add(version.key)
+            try:
+                async with self._means.admission.reserve(version, choice, len(workers), self._budgets):
+                    loaded = await self._placement.place_in_all(workers, version, choice, before=version.choice)
+            finally:
+                self._switching.discard(version.key)
+            if version.phase not in IN_MEMORY:
                 # It was unloaded meanwhile, and may be in the workers again by that.
                 await self._placement.free_in_all(workers, version)
                 return
@@ -263,6 +311,27 @@ class ScopeKeeper:
     async def unload(self, version: Version) -> None:
         """Takes a version that is DRAINING (or FREEING, when it FAILED) out of the scope."""
         await self._unloading.unload(version)
+
+    # Evicting
+
+    def may_evict(self, version: Version) -> bool:
+        """Whether a version is in memory, and may be evicted once it is idle."""
+        return (
+            version.phase is Phase.AVAILABLE and version.options.may_be_evicted and version.key not in self._switching
+        )
+
+    async def evict(self, version: Version) -> None:
+        """Takes a version out of memory, unless it is in use; answers when what it had is given back."""
+        if not self.may_evict(version) or version.handles:
+            return
+        self._store.transition(version, Phase.EVICTED)
+        ended = self._evictions[version.key] = asyncio.Event()
+        try:
+            give_back = await self._unloading.evict(version)
+        finally:
+            del self._evictions[version.key]
+            ended.set()
+        await give_back()
 
     # Replacing
 

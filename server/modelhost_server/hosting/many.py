@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from ..errors import ModelhostError, Reason
 from ..scheduling.lines import Waiting
+from ..store.phases import Phase
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
 from ..workers.calls import Answer, ManyRun
 from .checks import check_inputs, choose_outputs, choose_signature
 from .keeper import ScopeKeeper
-from .prediction import Prediction, named_outputs
+from .postponed import postpone
+from .prediction import Begun, Prediction, named_outputs
 from .running import as_input_error, not_there
 
 # What became of one target.
@@ -161,7 +163,8 @@ async def predict_many(
     output_filter: Sequence[str],
     caller: str = "",
 ) -> list[Outcome]:
-    """Runs several versions, each with a signature, on the same inputs.
+    """Runs several versions, each with a signature, on the same inputs. Those that have to be loaded again run by
+    themselves, each as soon as it is there: all of them together may not fit into memory.
 
     Args:
         keeper: of the scope.
@@ -177,12 +180,20 @@ async def predict_many(
     names = list(inputs)
     outcomes: list[Outcome | None] = []
     targets: dict[int, _Run] = {}
+    postponed: dict[int, Begun] = {}
     for place, item in enumerate(acquired):
         outcomes.append(None)
         if isinstance(item, ModelhostError):
             outcomes[place] = item
             continue
         version, signature = item
+        if version.phase is not Phase.AVAILABLE:
+            try:
+                postponed[place] = postpone(keeper, version, signature, inputs, output_filter, caller=caller)
+            except ModelhostError as error:
+                outcomes[place] = error
+            continue
+        version.statistics.hit_count += 1
         try:
             position, spec = choose_signature(version, signature)
             chosen = check_inputs(spec, inputs)
@@ -201,8 +212,20 @@ async def predict_many(
         _Share(keeper, dict(list(targets.items())[lane::lanes]), list(inputs.values()), caller)
         for lane in range(lanes if targets else 0)
     ]
-    await asyncio.gather(*(share.run() for share in shares))
+    results, _ = await asyncio.gather(
+        asyncio.gather(*(_outcome(begun) for begun in postponed.values())),
+        asyncio.gather(*(share.run() for share in shares)),
+    )
+    for place, outcome in zip(postponed, results, strict=True):
+        outcomes[place] = outcome
     for share in shares:
         for place, outcome in share.outcomes.items():
             outcomes[place] = outcome
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+async def _outcome(begun: Begun) -> Outcome:
+    try:
+        return await begun.result()
+    except ModelhostError as error:
+        return error

@@ -11,7 +11,9 @@ from ..store.store import Store
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .conversion import Conversion
+from .room import Room
 from .tuning import Tuner
+from .waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Means:
     conversion: Conversion
     tuner: Tuner
     admission: Admission
+    room: Room
     server_budget: Budget
+    waiting: Waiting
     cache_dir: Path
     on_available: Callable[[Version], None]

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ModelhostError, Reason, brief
 from ..samples import Sample, keep_samples
 from ..store.operations import LoadRequest
-from ..store.phases import Phase
+from ..store.phases import SERVED
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version, not_available
 from .cleaning import MODELS
@@ -84,6 +84,7 @@ class Optimizer:
         """
         self._host.check_accepting()
         original = self._find(request)
+        await self._host.learn(original)
         threads = self._host.store.scope(original.scope).config.intra_op_threads
         samples = {
             "samples": keep_samples(self._host.cache_dir / "samples", request.samples) or None,
@@ -139,7 +140,7 @@ class Optimizer:
             found = model.serving
         else:
             found = model.newest_first()[0]
-        if found.phase is not Phase.AVAILABLE:
+        if found.phase not in SERVED:
             raise not_available(found)
         return found
 

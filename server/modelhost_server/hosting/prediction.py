@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import ModelhostError
+from ..errors import ForeignError, ModelhostError
 from ..scheduling.scheduler import Scheduler
 from ..store.records import Version
 from ..tensors import RawTensor, SignatureSpec
@@ -26,6 +26,30 @@ class Prediction(NamedTuple):
 class Begun:
     """A prediction that has begun."""
 
+    __slots__ = ()
+
+    async def result(self) -> Prediction:
+        """What comes of it. A caller that is cancelled meanwhile has cancelled the prediction.
+
+        Raises:
+            ModelhostError: QUEUE_FULL, WORKER_UNAVAILABLE, WORKER_DIED, what the model itself fails with, and for a
+                version that is EVICTED what `Reloading.wait` raises.
+            ForeignError: what the protocol's checks raise of a version of which they know only now what it takes.
+        """
+        raise NotImplementedError
+
+    def when_done(self, tell: Callable[[Prediction | ModelhostError | ForeignError], None]) -> None:
+        """Tells what came of it, unless it is cancelled."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Nobody waits for it any longer: it is not run, unless it is running already."""
+        raise NotImplementedError
+
+
+class Submitted(Begun):
+    """A prediction that waits for its turn, or runs."""
+
     __slots__ = ("_running", "_scheduler", "_spec", "_wanted")
 
     def __init__(self, running: Running, scheduler: Scheduler, spec: SignatureSpec, wanted: Sequence[int]) -> None:
@@ -35,11 +59,7 @@ class Begun:
         self._wanted = wanted
 
     async def result(self) -> Prediction:
-        """What comes of it. A caller that is cancelled meanwhile has cancelled the prediction.
-
-        Raises:
-            ModelhostError: QUEUE_FULL, WORKER_UNAVAILABLE, WORKER_DIED, and what the model itself fails with.
-        """
+        """See Begun."""
         try:
             outputs = await self._running.future
         except asyncio.CancelledError:
@@ -47,8 +67,8 @@ class Begun:
             raise
         return self._prediction(outputs)
 
-    def when_done(self, tell: Callable[[Prediction | ModelhostError], None]) -> None:
-        """Tells what came of it, unless it is cancelled."""
+    def when_done(self, tell: Callable[[Prediction | ModelhostError | ForeignError], None]) -> None:
+        """See Begun."""
 
         def done(future: asyncio.Future[Sequence[RawTensor]]) -> None:
             if future.cancelled():
@@ -59,7 +79,7 @@ class Begun:
         self._running.future.add_done_callback(done)
 
     def cancel(self) -> None:
-        """Nobody waits for it any longer: it is not run, unless it is running already."""
+        """See Begun."""
         self._running.future.cancel()
         # What runs gives the handle back when it ends.
         if self._scheduler.withdraw(self._running):
@@ -81,7 +101,7 @@ def begin(
     priority: int = 0,
     checks: Checks = NATIVE_CHECKS,
 ) -> Begun:
-    """Begins to run a signature of a version that the caller acquired; the handle is given back here.
+    """Begins to run a signature of a version in memory that the caller acquired; the handle is given back here.
 
     Args:
         keeper: of the version's scope.
@@ -108,7 +128,7 @@ def begin(
     except BaseException:
         version.release()
         raise
-    return Begun(running, keeper.scheduler, spec, wanted)
+    return Submitted(running, keeper.scheduler, spec, wanted)
 
 
 def runner_of(keeper: ScopeKeeper, version: Version, position: int) -> SignatureRunner:

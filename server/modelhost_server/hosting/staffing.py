@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from ..errors import ModelhostError, Reason
-from ..store.phases import WANTED, Phase
+from ..store.phases import IN_MEMORY, Phase
 from ..store.records import EngineChoice, Scope, Version
 from ..store.store import Store
 from ..workers.worker import Worker
@@ -99,7 +99,7 @@ class Staffing:
             self._workers.dismiss(successor_of)
         self._workers.promote(worker)
         for version in self._scope.versions():
-            if version.phase not in WANTED:
+            if version.phase not in IN_MEMORY:
                 await self._placement.free_in_all([worker], version)
 
     async def shrink(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
-from ..store.phases import WANTED, Phase
+from ..store.phases import IN_MEMORY, Phase
 from ..store.records import Candidate, EngineChoice, Outcome, Tuning, Version
 from ..store.store import Store
 from .background import Background
@@ -141,7 +141,8 @@ class Tuner:
 
     async def _tune(self, version: Version, concurrency: Concurrency) -> None:
         async with self._turn:
-            if version.phase not in WANTED or version.tuning is not Tuning.WAITING:
+            # One that is EVICTED is looked at when it is loaded again.
+            if version.phase not in IN_MEMORY or version.tuning is not Tuning.WAITING:
                 return
             # Another version of the same content may have been before us.
             verdict = self._verdicts.recall(version, concurrency)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from ..store.names import version_resource
-from ..store.phases import WANTED, Phase
+from ..store.phases import IN_MEMORY, Phase
 from ..store.records import Scope, Version
 from ..store.store import Store
 from ..workers.worker import Worker
@@ -54,10 +54,19 @@ class Unloading:
                 "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
             )
             worker.loaded.discard(version.key)
-        freed = await self._placement.free_in_all(list(self._workers.all), version)
+        wasteful = await self._free(version)
         self._store.transition(version, Phase.UNLOADED)
-        if not self._workers.closing:
-            await self._give_back([*stuck, *(w for w, anonymous in freed.items() if self._is_worth(w, anonymous))])
+        await self._give_back([*stuck, *wasteful])
+
+    async def evict(self, version: Version) -> Callable[[], Awaitable[None]]:
+        """Takes a version that is EVICTED out of the workers; what gives back what they hold of it nevertheless."""
+        wasteful = await self._free(version)
+        return lambda: self._give_back(wasteful)
+
+    async def _free(self, version: Version) -> list[Worker]:
+        """Frees a version in all workers; those that are worth replacing after that."""
+        freed = await self._placement.free_in_all(list(self._workers.all), version)
+        return [worker for worker, anonymous in freed.items() if self._is_worth(worker, anonymous)]
 
     async def withdraw(self, version: Version) -> None:
         """Takes a version that FAILED while others served it out of their workers."""
@@ -67,13 +76,13 @@ class Unloading:
     def _is_worth(self, worker: Worker, anonymous: int) -> bool:
         """Whether replacing a worker after an unload gives back memory."""
         held = [v for v in self._scope.versions() if v.key in worker.loaded]
-        if not anonymous or (not held and any(v.phase in WANTED for v in self._scope.versions())):
+        if not anonymous or (not held and any(v.phase in IN_MEMORY for v in self._scope.versions())):
             return False
         return worth_replacing(anonymous, worker.baseline, held)
 
     async def _give_back(self, workers: Collection[Worker]) -> None:
         """Replaces workers that hold memory which nobody needs (or a call that does not end)."""
-        if not workers:
+        if not workers or self._workers.closing:
             return
         renewal = self._renew(workers)
         # Without models it takes no time, and what it gives back is what the caller waits for.

@@ -12,7 +12,7 @@ from ..errors import ModelhostError, Reason
 from ..hosting.host import Host
 from ..store.names import model_resource, version_resource
 from ..store.operations import LoadRequest, UnloadRequest
-from ..store.phases import WANTED, Phase
+from ..store.phases import SERVED, WANTED, Phase
 from ..store.records import LoadOptions, Version
 from .directory import Look, look_at_versions
 from .found import Found
@@ -284,7 +284,7 @@ class Follower:
         self._labels = dict(wanted)
         for label, number in wanted.items():
             version = self._version(number)
-            if version is not None and version.phase is Phase.AVAILABLE:
+            if version is not None and version.phase in SERVED:
                 store.add_labels(version, (label,))
 
     def _forget(self) -> None:
@@ -300,7 +300,7 @@ class Follower:
             # What is not complete may become so, if somebody looks again.
             return bool(self.trouble) or self._poll_wait == 0
         return all(
-            self._found[number].failure is not None or self._phase(number) in (Phase.AVAILABLE, Phase.FAILED)
+            self._found[number].failure is not None or self._phase(number) in SERVED | {Phase.FAILED}
             for number in wanted
         )
 

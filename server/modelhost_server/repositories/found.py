@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ..errors import ModelhostError, Reason
-from ..store.phases import Phase
+from ..store.phases import SERVED, Phase
 from ..store.records import Version
 from .directory import Look
 from .policy import retry_delay
@@ -59,7 +59,7 @@ class Found:
         version = self.version
         if version is None or version is self.noted:
             return
-        if version.phase is Phase.AVAILABLE:
+        if version.phase in SERVED:
             self.failure, self.failures = None, 0
         elif version.phase is Phase.FAILED:
             self.noted = version

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..store.phases import Phase
+from ..store.phases import SERVED, Phase
 
-_SETTLED = (Phase.AVAILABLE, Phase.FAILED)
+_SETTLED = SERVED | {Phase.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def to_retire(hosted: Mapping[int, Phase], wanted: Mapping[int, Phase | None], a
     """
     others = hosted.keys() - wanted.keys()
     phases = set(wanted.values())
-    if at_once or (Phase.AVAILABLE in phases and phases <= set(_SETTLED)):
+    if at_once or (phases & SERVED and phases <= _SETTLED):
         return others
     return {number for number in others if hosted[number] is Phase.FAILED}
 

@@ -20,7 +20,7 @@ from ..hosting.host import Host
 from ..store.events import Event
 from ..store.names import DEFAULT_SCOPE
 from ..store.operations import LoadRequest
-from ..store.phases import WANTED, Phase
+from ..store.phases import SERVED, WANTED, Phase
 from ..store.records import Version
 from .overrides import Overrides, checked_names, remove
 from .triton_config import read_json
@@ -211,7 +211,7 @@ class ModelControl:
 
     async def _carry_out(self, key: Key, known: _Known, plan: Plan) -> None:
         before = self._versions(key).copy()
-        serving = {number for number, version in before.items() if version.phase is Phase.AVAILABLE}
+        serving = {number for number, version in before.items() if version.phase in SERVED}
         hosted = self._hosted(key, known)
         loading: dict[int, Version] = {}
         failures: dict[int, ModelhostError] = {}
@@ -225,8 +225,7 @@ class ModelControl:
                 failures[number] = error
         for number, version in loading.items():
             try:
-                loaded = (await self._host.load_settled(version)).loaded
-                assert loaded is not None, "what is AVAILABLE is loaded"
+                loaded = await self._host.learn(await self._host.load_settled(version))
                 plan.check(loaded)
             except ModelhostError as error:
                 failures[number] = error

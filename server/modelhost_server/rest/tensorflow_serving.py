@@ -61,7 +61,7 @@ class _Api:
         body = await read_body(request, self._max_body_bytes)
         document = read_object(body)
         target = _target(request, signature_name(document))
-        with acquired(self._host, target) as version:
+        async with acquired(self._host, target) as version:
             found = find_signature(version, target.signature)
             if found is None:
                 raise invalid(f'Serving signature name: "{target.signature_name}" not found in signature def')

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import ModelhostError, Reason
+from ..errors import ForeignError, ModelhostError, Reason
 from ..hosting.host import Host
 from ..hosting.prediction import Begun, Prediction
 from .call import Call
@@ -21,6 +21,7 @@ _IN_FLIGHT = 256
 Message = TypeVar("Message", contravariant=True)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+_Outcome = Prediction | ModelhostError | ForeignError
 
 
 class Exchange(Protocol[Message, Item, Answer]):
@@ -129,12 +130,12 @@ class PredictionStream(Generic[Message, Item, Answer]):
         )
         begun.when_done(partial(self._done, begun, item, place))
 
-    def _done(self, begun: Begun, item: Item, place: _Place[Answer], outcome: Prediction | ModelhostError) -> None:
+    def _done(self, begun: Begun, item: Item, place: _Place[Answer], outcome: _Outcome) -> None:
         alarm = self._under_way.pop(begun, None)
         if alarm is not None:
             alarm.cancel()
         try:
-            if isinstance(outcome, ModelhostError):
+            if isinstance(outcome, Exception):
                 raise outcome
             answer = self._exchange.answer(item, outcome)
         except Exception as error:

@@ -13,6 +13,7 @@ class State(Enum):
     UNLOADING = "UNLOADING"
     UNLOADED = "UNLOADED"
     FAILED = "FAILED"
+    EVICTED = "EVICTED"
 
 
 class Phase(Enum):
@@ -28,13 +29,19 @@ class Phase(Enum):
         """What callers see of this phase."""
         return self.value[1]  # type: ignore[no-any-return]
 
-    # In: a load was accepted. Out: its turn comes (LOADING), it is unloaded first (DRAINING), or no worker can be
-    # had for it (FAILED).
+    # In: a load was accepted. Out: its turn comes (LOADING), it is unloaded first (DRAINING), no worker can be had for
+    # it (FAILED), or it is to be loaded by its first prediction only (EVICTED).
     WAITING = State.LOADING
-    # In: a worker loads it. Out: AVAILABLE, FAILED; RECOVERING when the worker dies; DRAINING when it is unloaded.
+    # In: a worker loads it. Out: AVAILABLE, FAILED; RECOVERING when the worker dies; DRAINING when it is unloaded;
+    # EVICTED when its worker died, and there is no memory for it in the next.
     LOADING = State.LOADING
-    # In: loaded. Out: RECOVERING when the worker dies, DRAINING when it is unloaded.
+    # In: loaded. Out: EVICTED when it makes room, RECOVERING when the worker dies, DRAINING when it is unloaded.
     AVAILABLE = State.AVAILABLE
+    # In: it made room for others. Out: RELOADING when it is wanted, DRAINING when it is unloaded.
+    EVICTED = State.EVICTED
+    # In: a prediction waits for a version that is EVICTED. Out: AVAILABLE; EVICTED when there is no memory for it;
+    # FAILED when its source is broken; RECOVERING when the worker dies; DRAINING when it is unloaded.
+    RELOADING = State.LOADING
     # In: its worker died. Out: LOADING in the next worker, FAILED when it is quarantined, DRAINING.
     RECOVERING = State.LOADING
     # In: it is to be unloaded; takes no new handles. Out: FREEING when the last handle is gone or time is up.
@@ -49,9 +56,11 @@ class Phase(Enum):
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.WAITING: frozenset({Phase.LOADING, Phase.DRAINING, Phase.FAILED}),
-    Phase.LOADING: frozenset({Phase.AVAILABLE, Phase.FAILED, Phase.RECOVERING, Phase.DRAINING}),
-    Phase.AVAILABLE: frozenset({Phase.RECOVERING, Phase.DRAINING}),
+    Phase.WAITING: frozenset({Phase.LOADING, Phase.EVICTED, Phase.DRAINING, Phase.FAILED}),
+    Phase.LOADING: frozenset({Phase.AVAILABLE, Phase.EVICTED, Phase.FAILED, Phase.RECOVERING, Phase.DRAINING}),
+    Phase.AVAILABLE: frozenset({Phase.EVICTED, Phase.RECOVERING, Phase.DRAINING}),
+    Phase.EVICTED: frozenset({Phase.RELOADING, Phase.DRAINING}),
+    Phase.RELOADING: frozenset({Phase.AVAILABLE, Phase.EVICTED, Phase.FAILED, Phase.RECOVERING, Phase.DRAINING}),
     Phase.RECOVERING: frozenset({Phase.LOADING, Phase.FAILED, Phase.DRAINING}),
     Phase.DRAINING: frozenset({Phase.FREEING}),
     Phase.FREEING: frozenset({Phase.UNLOADED}),
@@ -59,8 +68,12 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.FAILED: frozenset({Phase.FREEING}),
 }
 
+# Phases in which predictions are taken: at once, or after a reload that they wait for.
+SERVED = frozenset({Phase.AVAILABLE, Phase.EVICTED, Phase.RELOADING})
 # Phases in which a version is wanted: it is served, or on its way there.
-WANTED = frozenset({Phase.WAITING, Phase.LOADING, Phase.AVAILABLE, Phase.RECOVERING})
+WANTED = SERVED | {Phase.WAITING, Phase.LOADING, Phase.RECOVERING}
+# Phases in which it is in memory, or on its way there.
+IN_MEMORY = WANTED - {Phase.EVICTED}
 
 
 class IllegalTransitionError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -67,6 +67,13 @@ class LoadOptions:
     tolerance: float = 1e-4
     require_warmup: bool = False
     batching: BatchingOptions = BatchingOptions()
+    # Seconds without predictions after which it is evicted; never when 0.
+    idle_timeout: float = 0.0
+
+    @property
+    def may_be_evicted(self) -> bool:
+        """Whether it may make room for others while it is idle."""
+        return (self.evictable or self.idle_timeout > 0) and not self.pinned
 
 
 class Tuning(Enum):
@@ -131,6 +138,12 @@ class Statistics:
     last_used: float = 0.0
     load_ns: int = 0
     crash_count: int = 0
+    # Predictions that found it in memory, and those that did not.
+    hit_count: int = 0
+    miss_count: int = 0
+    eviction_count: int = 0
+    load_count: int = 0
+    total_load_ns: int = 0
 
     def note(self, failed: bool, queue_ns: int, run_ns: int, examples: int) -> None:
         """Notes a prediction that a caller asked for."""
@@ -142,6 +155,26 @@ class Statistics:
         self.example_count += examples
         self.queue_ns += queue_ns
         self.run_ns += run_ns
+
+    def note_load(self) -> None:
+        """Notes the load that `load_ns` is of."""
+        self.load_count += 1
+        self.total_load_ns += self.load_ns
+
+
+@dataclass(slots=True)
+class Residence:
+    """How often versions were in memory when predictions wanted them."""
+
+    hit_count: int = 0
+    miss_count: int = 0
+    eviction_count: int = 0
+
+    def add(self, statistics: Statistics) -> None:
+        """Adds what is known of one version."""
+        self.hit_count += statistics.hit_count
+        self.miss_count += statistics.miss_count
+        self.eviction_count += statistics.eviction_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +268,10 @@ class Version:
     revision: int = 0
     handles: int = 0
     on_idle: Callable[[], None] | None = None
+    # On the event loop's clock: before this it is not evicted for others, having just been loaded, ...
+    protected_until: float = 0.0
+    # ... and before this no memory is looked for again, having just been refused.
+    refused_until: float = 0.0
 
     @property
     def state(self) -> State:
@@ -263,7 +300,7 @@ class Model:
     # Beside them, under numbers that are taken: what is loaded to replace one, and what was replaced and still drains.
     others: list[Version] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
-    # What predictions that name no version use: the highest AVAILABLE one.
+    # What predictions that name no version use: the highest one that is served.
     serving: Version | None = None
 
     def others_of(self, number: int) -> list[Version]:
@@ -286,6 +323,17 @@ class Scope:
     highest: dict[str, int] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
     deleting: bool = False
+    # Of the versions that are gone.
+    past: Residence = field(default_factory=Residence)
+    # Predictions that were refused for THRASHING.
+    thrashing_count: int = 0
+
+    def residence(self) -> Residence:
+        """Of all versions, those that are gone included."""
+        total = replace(self.past)
+        for version in self.versions():
+            total.add(version.statistics)
+        return total
 
     def versions(self) -> list[Version]:
         """All versions of all models, whoever may see them: all that workers may hold."""

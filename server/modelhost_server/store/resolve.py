@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ModelhostError, Reason, brief
 from .names import check_label, check_name, model_resource, version_resource
-from .phases import WANTED, Phase
+from .phases import SERVED, WANTED, Phase
 from .records import Model, Scope, Version
 
 # A message names at most this many of what there is.
@@ -57,13 +57,13 @@ def find_version(model: Model, number: int, label: str) -> Version:
 
 
 def served_version(model: Model) -> Version | None:
-    """The version that predictions get which name none: the highest AVAILABLE one."""
-    available = [v for v in model.versions.values() if v.phase is Phase.AVAILABLE]
-    return max(available, key=lambda v: v.number, default=None)
+    """The version that predictions get which name none: the highest one that is served."""
+    served = [version for version in model.versions.values() if version.phase in SERVED]
+    return max(served, key=lambda version: version.number, default=None)
 
 
 def next_to_serve(model: Model) -> Version:
-    """The version of a model without an AVAILABLE one that says best why: the newest one on its way to be served."""
+    """The version of a model without a served one that says best why: the newest one on its way to be served."""
     newest = model.newest_first()
     return next((version for version in newest if version.phase in WANTED), newest[0])
 

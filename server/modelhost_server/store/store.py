@@ -13,7 +13,7 @@ from .events import DEFAULT_CAPACITY, Event, EventLog
 from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource, version_resource
 from .operations import LoadRequest, UnloadRequest
 from .pages import page
-from .phases import WANTED, Phase, check_transition
+from .phases import SERVED, WANTED, Phase, check_transition
 from .records import Candidate, Loaded, Model, Progress, Scope, ScopeConfig, Tuning, Version
 from .requests import RequestMemory
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
@@ -165,7 +165,7 @@ class Store:
     def add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
         """Moves labels to a version: at once, or together with those that its load under way will put on."""
         model = self.scope(version.scope).models[version.model]
-        if version.phase is not Phase.AVAILABLE:
+        if version.phase not in SERVED:
             version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
         elif any(model.labels.get(label) != version.number for label in labels):
             model.labels.update(dict.fromkeys(labels, version.number))
@@ -282,15 +282,20 @@ class Store:
         Raises:
             IllegalTransitionError: a bug.
         """
-        check_transition(version.phase, phase)
+        before = version.phase
+        check_transition(before, phase)
         version.phase = phase
-        # It stays when the version is AVAILABLE again: it says why its last recovery was needed.
-        if error is not None:
+        # It stays when the version is AVAILABLE again: it says why its last recovery was needed. But why there
+        # was no memory for a reload is over with the next one.
+        if error is not None or before is Phase.RELOADING:
             version.error = error
         model = self.scope(version.scope).models[version.model]
         if phase is Phase.AVAILABLE:
-            self._take_place(model, version)
             version.available_since = time.time()
+        elif phase is Phase.EVICTED and before is not Phase.RELOADING:
+            version.statistics.eviction_count += 1
+        if phase in SERVED:
+            self._take_place(model, version)
             highest = self.scope(version.scope).highest
             highest[version.model] = max(highest.get(version.model, 0), version.number)
             for label in version.labels_wanted:
@@ -305,13 +310,14 @@ class Store:
 
     @staticmethod
     def _take_place(model: Model, version: Version) -> None:
-        """A version that replaces another does so now that it is AVAILABLE."""
+        """A version that replaces another does so now that it is served."""
         if version in model.others:
             model.others.remove(version)
             model.others.append(model.versions[version.number])
             model.versions[version.number] = version
 
     def _forget(self, model: Model, version: Version) -> None:
+        self.scope(version.scope).past.add(version.statistics)
         if version in model.others:
             model.others.remove(version)
         # A FAILED version may have been replaced by a new load of the same number.
@@ -375,7 +381,9 @@ class Store:
         return [self._scopes[s].models[m] for s, m in chosen], token
 
     def acquire(self, scope: str, model: str, version: int = 0, label: str = "") -> Version:
-        """A handle on the version that a prediction asks for; give it back by `version.release()`.
+        """A handle on the version that a prediction asks for; give it back by `version.release()`. It is served, but
+        may have to be loaded again (`version.phase` tells), and keeps the handle meanwhile: nobody evicts it between
+        its load and its prediction.
 
         Raises:
             ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND, VERSION_LOADING,
@@ -383,7 +391,7 @@ class Store:
         """
         found = find_model(self.scope(scope), model)
         chosen = found.serving if not (version or label) else find_version(found, version, label)
-        if chosen is None or chosen.phase is not Phase.AVAILABLE:
+        if chosen is None or (chosen.phase is not Phase.AVAILABLE and chosen.phase not in SERVED):
             raise not_available(chosen or next_to_serve(found))
         chosen.handles += 1
         return chosen

@@ -10,6 +10,7 @@ from ...hosting.batching import Batching
 from ...hosting.findings import explanation
 from ...hosting.keeper import ScopeKeeper
 from ...hosting.running import SignatureRunner
+from ...store.phases import Phase
 from ...store.records import Candidate, Loaded, Model, Progress, ScopeConfig, Version
 from .batching import batching_message
 from .failures import error_message
@@ -39,20 +40,21 @@ def model_message(model: Model, view: model_pb2.ModelView.ValueType, only: int =
 
 def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> model_pb2.Version:
     """A version."""
+    options = version.options
     message = model_pb2.Version(
         version=version.number,
         state=model_pb2.VersionState.Value(f"VERSION_STATE_{version.state.name}"),
         source=version.source,
         error=error_message(version.error) if version.error else None,
         options=model_pb2.LoadOptions(
-            tags=version.options.tags,
-            annotations=dict(version.options.annotations),
-            engine=ENGINES[version.options.engine],
-            pinned=version.options.pinned,
-            evictable=version.options.evictable,
-            tolerance=version.options.tolerance,
-            require_warmup=version.options.require_warmup,
-            batching=batching_message(version.options.batching),
+            tags=options.tags,
+            annotations=dict(options.annotations),
+            engine=ENGINES[options.engine],
+            pinned=options.pinned,
+            evictable=options.evictable,
+            tolerance=options.tolerance,
+            require_warmup=options.require_warmup,
+            batching=batching_message(options.batching),
         ),
         statistics=_statistics_message(version),
         progress=progress_message(version.progress) if version.state.name == "LOADING" else None,
@@ -60,12 +62,13 @@ def version_message(version: Version, view: model_pb2.ModelView.ValueType) -> mo
         derived_from=version.derived_from,
         derivation=version.derivation,
     )
+    if options.idle_timeout:
+        message.options.idle_timeout.FromNanoseconds(int(options.idle_timeout * 1e9))
     message.create_time.FromNanoseconds(int(version.created * 1e9))
     if version.available_since:
         message.available_time.FromNanoseconds(int(version.available_since * 1e9))
     if version.loaded is not None:
         _fill_loaded(message, version, version.loaded, view)
-        message.memory.shared_bytes = version.shared_bytes
         message.engine.explanation = explanation(version.candidates)
         message.engine.tuning = model_pb2.TuningState.Value(f"TUNING_STATE_{version.tuning.name}")
         message.engine.candidates.extend(_candidate_message(candidate) for candidate in version.candidates)
@@ -92,7 +95,9 @@ def _fill_loaded(
 ) -> None:
     message.engine.engine = ENGINES[loaded.engine]
     message.engine.loader = loaded.loader
-    message.memory.private_bytes = loaded.private_bytes
+    if version.phase is not Phase.EVICTED:
+        message.memory.private_bytes = loaded.private_bytes
+        message.memory.shared_bytes = version.shared_bytes
     message.memory.variable_bytes = loaded.variable_bytes
     succeeded, failed, first_error = loaded.warmup
     message.warmup.success_count, message.warmup.failure_count = succeeded, failed
@@ -139,6 +144,11 @@ def _statistics_message(version: Version) -> model_pb2.VersionStatistics:
         run_ns=statistics.run_ns,
         load_ns=statistics.load_ns,
         crash_count=statistics.crash_count,
+        hit_count=statistics.hit_count,
+        miss_count=statistics.miss_count,
+        eviction_count=statistics.eviction_count,
+        load_count=statistics.load_count,
+        total_load_ns=statistics.total_load_ns,
     )
     if statistics.last_used:
         message.last_used_time.FromNanoseconds(int(statistics.last_used * 1e9))
@@ -176,6 +186,7 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
     """A scope, with its memory measured now."""
     scope = keeper.scope
     memory = await keeper.workers.memory()
+    residence = scope.residence()
     message = scope_pb2.Scope(
         scope=scope.name,
         config=config_message(scope.config),
@@ -190,6 +201,10 @@ async def scope_message(keeper: ScopeKeeper) -> scope_pb2.Scope:
             queued=keeper.scheduler.queued,
             rejected_count=keeper.scheduler.rejected_count,
             worker_restarts=keeper.workers.restarts,
+            hit_count=residence.hit_count,
+            miss_count=residence.miss_count,
+            eviction_count=residence.eviction_count,
+            thrashing_count=scope.thrashing_count,
         ),
     )
     message.create_time.FromNanoseconds(int(scope.created * 1e9))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
+from modelhost.v1 import model_pb2
 from modelhost.v1 import model_service_pb2 as pb
 
 from ...errors import ModelhostError, Reason
 from ...hosting.host import Host
 from ...store.operations import LoadRequest, UnloadRequest
+from ...store.phases import SERVED
 from ...store.records import LoadOptions, Version
 from ...store.resolve import find_version
 from ..call import Call
@@ -18,6 +21,7 @@ from .model_streams import load_many, watch
 from .tensors import samples
 
 _DEFAULTS = LoadOptions()
+_MAX_IDLE_SECONDS = 366 * 86400.0
 
 
 class ModelService:
@@ -66,6 +70,11 @@ class ModelService:
         model = self._host.store.model(request.scope, request.model)
         if request.version:
             find_version(model, request.version, "")
+        for version in model.newest_first():
+            if version.phase in SERVED and request.version in (0, version.number):
+                # One that cannot be loaded now is described without what it takes.
+                with suppress(ModelhostError):
+                    await self._host.learn(version)
         await self._host.keeper(model.scope).measure_shared(model.newest_first())
         return pb.GetModelResponse(model=model_message(model, request.view or FULL, request.version))
 
@@ -126,12 +135,38 @@ def load_request(message: pb.LoadModelRequest) -> LoadRequest:
             tolerance=options.tolerance or _DEFAULTS.tolerance,
             require_warmup=options.require_warmup,
             batching=batching_options(options.batching),
+            idle_timeout=_idle_timeout(options),
         ),
         labels=tuple(message.labels),
         keep_older=message.keep_older,
         request_id=message.request_id,
         samples=samples("warmup", message.warmup),
     )
+
+
+def _idle_timeout(options: model_pb2.LoadOptions) -> float:
+    """Seconds; 0 for never.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST; the options contradict one another, too.
+    """
+    timeout = options.idle_timeout
+    seconds = float(timeout.seconds + timeout.nanos / 1e9)
+    if options.HasField("idle_timeout") and not 0 < seconds <= _MAX_IDLE_SECONDS:
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"options.idle_timeout: expected more than 0 and at most {_MAX_IDLE_SECONDS:g} seconds (left out: never); "
+            f"got {seconds:g}",
+            field="options.idle_timeout",
+        )
+    if options.pinned and (options.evictable or seconds):
+        other = "evictable" if options.evictable else "idle_timeout"
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"options.pinned: expected one of `pinned`, which is never evicted, and `{other}`; got both",
+            field="options.pinned",
+        )
+    return seconds
 
 
 def load_response(version: Version) -> pb.LoadModelResponse:

@@ -18,7 +18,7 @@ from .models import ready_version, ready_versions
 _MAX_BATCH_SIZE = 128
 
 
-def model_config(host: Host, model: str, version: str) -> pb.ModelConfig:
+async def model_config(host: Host, model: str, version: str) -> pb.ModelConfig:
     """The configuration of a version, with its default signature.
 
     Raises:
@@ -26,8 +26,7 @@ def model_config(host: Host, model: str, version: str) -> pb.ModelConfig:
         ModelhostError: SIGNATURE_NOT_FOUND.
     """
     found = ready_version(host, model, version)
-    loaded = found.loaded
-    assert loaded is not None, "versions that serve are loaded"
+    loaded = await host.learn(found)
     position, spec = choose_signature(found, "")
     config = pb.ModelConfig(
         name=model,

@@ -46,14 +46,16 @@ def server_version() -> str:
         return "unknown"
 
 
-def model_metadata(host: Host, model: str, version: str) -> ModelMetadata:
+async def model_metadata(host: Host, model: str, version: str) -> ModelMetadata:
     """What there is to know of a model: its versions, and the default signature of one of them.
 
     Raises:
         ForeignError: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE.
         ModelhostError: SIGNATURE_NOT_FOUND.
     """
-    _, spec = choose_signature(ready_version(host, model, version), "")
+    found = ready_version(host, model, version)
+    await host.learn(found)
+    _, spec = choose_signature(found, "")
     numbers = sorted(found.number for found in ready_versions(host, model))
     return ModelMetadata(
         model, [str(number) for number in numbers], PLATFORM, _tensors(spec.inputs), _tensors(spec.outputs)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...errors import Code, ForeignError, ModelhostError, Reason
 from ...hosting.host import Host
-from ...store.phases import Phase
+from ...store.phases import SERVED
 from ...store.records import Version
 from ..names import scope_and_model
 from .errors import invalid, quoted
@@ -90,7 +90,7 @@ def ready_versions(host: Host, model: str = "") -> Iterator[Version]:
     """All versions that serve, of one model or of all."""
     names = scope_and_model(model)
     for version in host.store.all_versions():
-        if version.phase is Phase.AVAILABLE and (not model or names == (version.scope, version.model)):
+        if version.phase in SERVED and (not model or names == (version.scope, version.model)):
             yield version
 
 

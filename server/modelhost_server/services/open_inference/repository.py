@@ -11,7 +11,7 @@ from ...repositories.overrides import PREFIX
 from ...repositories.triton_control import Ask, ModelControl
 from ...repositories.triton_plan import status_text
 from ...store.names import MAX_LENGTH
-from ...store.phases import State
+from ...store.phases import SERVED, State
 from ...store.records import Version
 from ..call import Call
 from ..names import model_name, scope_and_model
@@ -19,7 +19,6 @@ from .errors import invalid, quoted
 
 _STATES = {
     State.LOADING: "LOADING",
-    State.AVAILABLE: "READY",
     State.UNLOADING: "UNLOADING",
     State.UNLOADED: "UNAVAILABLE",
     State.FAILED: "UNAVAILABLE",
@@ -47,7 +46,7 @@ class RepositoryHandler:
             models.setdefault(model_name(*key), {})[number] = "UNAVAILABLE", reason
         for version in self._host.store.all_versions():
             name = model_name(version.scope, version.model)
-            models.setdefault(name, {})[version.number] = _STATES[version.state], _reason(version)
+            models.setdefault(name, {})[version.number] = _state(version), _reason(version)
         response = pb.RepositoryIndexResponse()
         for name, versions in sorted(models.items()):
             for number, (state, reason) in sorted(versions.items()):
@@ -109,6 +108,11 @@ def _asked(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequ
     if ".." in name or name.startswith("/") or name.count("/") > 1 or len(name) > 2 * MAX_LENGTH:
         raise invalid(f"invalid model name {quoted(name)}, model name must not contain path traversal characters")
     return name
+
+
+def _state(version: Version) -> str:
+    # One that is EVICTED answers, too.
+    return "READY" if version.phase in SERVED else _STATES[version.state]
 
 
 def _reason(version: Version) -> str:

@@ -41,7 +41,7 @@ class ServerHandler:
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
         """What a model takes and gives."""
-        found = model_metadata(self._host, request.name, request.version)
+        found = await model_metadata(self._host, request.name, request.version)
         return pb.ModelMetadataResponse(
             name=found.name, versions=found.versions, platform=found.platform,
             inputs=map(_tensor_message, found.inputs), outputs=map(_tensor_message, found.outputs),
@@ -49,7 +49,7 @@ class ServerHandler:
 
     async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
         """A model's configuration."""
-        return pb.ModelConfigResponse(config=model_config(self._host, request.name, request.version))
+        return pb.ModelConfigResponse(config=await model_config(self._host, request.name, request.version))
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
         """What has been asked of models."""

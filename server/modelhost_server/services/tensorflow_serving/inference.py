@@ -77,7 +77,7 @@ async def multi_inference(
     Raises:
         ModelhostError, ForeignError: what `begin` raises; the tasks do not go together.
     """
-    with acquired(host, tasks[0].target if tasks else Target("")) as version:
+    async with acquired(host, tasks[0].target if tasks else Target("")) as version:
         _check_tasks(version, tasks)
         # The version that all were checked against.
         exact = [(task.target._replace(version=version.number, label=None), task.method) for task in tasks]

@@ -31,8 +31,8 @@ class Metadata:
         for field in request.metadata_field:
             if field != SIGNATURE_DEF:
                 raise invalid(f"Metadata field {field} is not supported")
-        with acquired(self._host, target_of(request.model_spec)) as version:
-            assert version.loaded is not None, "only loaded versions are acquired"
+        async with acquired(self._host, target_of(request.model_spec)) as version:
+            assert version.loaded is not None, "what it takes is known"
             signatures = signature_def_map(version.loaded.signatures)
             response = pb.GetModelMetadataResponse(model_spec=model_spec(request.model_spec.name, version.number))
         metadata = response.metadata[SIGNATURE_DEF]

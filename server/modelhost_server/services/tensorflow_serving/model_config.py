@@ -11,7 +11,7 @@ from ...hosting.sources import local_path
 from ...repositories.model_directory import ModelDirectory
 from ...repositories.policy import policy_of
 from ...store.names import check_label, check_name
-from ...store.phases import Phase
+from ...store.phases import SERVED
 from ...store.store import Store
 from ..names import model_name, scope_and_model
 from .errors import error, invalid
@@ -100,7 +100,7 @@ def check_labels(wanted: Iterable[ModelDirectory], store: Store, allow_unavailab
             available = set()
         else:
             labels = model.labels
-            available = {n for n, version in model.versions.items() if version.phase is Phase.AVAILABLE}
+            available = {n for n, version in model.versions.items() if version.phase in SERVED}
         for label, number in directory.labels.items():
             may_wait = allow_unavailable and labels.get(label, number) == number
             if number not in available and not may_wait:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from ...errors import ModelhostError
 from ...hosting.checks import Checks
@@ -40,12 +40,12 @@ def begin(
         raise servable_error(target, error) from None
 
 
-@contextmanager
-def acquired(host: Host, target: Target) -> Iterator[Version]:
-    """A handle on a version.
+@asynccontextmanager
+async def acquired(host: Host, target: Target) -> AsyncIterator[Version]:
+    """A handle on a version of which it is known what it takes and gives.
 
     Raises:
-        ForeignError: the server is draining; there is no such version.
+        ForeignError: the server is draining; there is no such version, or it cannot be loaded again.
     """
     check_target(target)
     try:
@@ -54,6 +54,10 @@ def acquired(host: Host, target: Target) -> Iterator[Version]:
     except ModelhostError as error:
         raise servable_error(target, error) from None
     try:
+        try:
+            await host.learn(version)
+        except ModelhostError as error:
+            raise servable_error(target, error) from None
         yield version
     finally:
         version.release()

@@ -21,6 +21,9 @@ _STATES = {
     Phase.WAITING: pb.ModelVersionStatus.START,
     Phase.LOADING: pb.ModelVersionStatus.LOADING,
     Phase.AVAILABLE: pb.ModelVersionStatus.AVAILABLE,
+    # Who asks for it gets an answer.
+    Phase.EVICTED: pb.ModelVersionStatus.AVAILABLE,
+    Phase.RELOADING: pb.ModelVersionStatus.AVAILABLE,
     Phase.RECOVERING: pb.ModelVersionStatus.LOADING,
     Phase.DRAINING: pb.ModelVersionStatus.UNLOADING,
     Phase.FREEING: pb.ModelVersionStatus.UNLOADING,

@@ -1,0 +1,99 @@
+"""Makes room in memory for versions that are to be loaded, by evicting others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..errors import ModelhostError, Reason
+from ..store.names import version_resource
+from ..store.phases import Phase
+from ..store.records import Version
+from .admission import NoMemoryError
+from .eviction import Held, Obstacle, Refusal, choose
+
+logger = logging.getLogger(__name__)
+
+# What is measured as nothing takes something nevertheless.
+_LEAST_BYTES = 1 << 20
+# How often is looked whether what is in use still is.
+_POLL_SECONDS = 0.02
+
+
+class Room:
+    """Evicts idle versions.
+
+    Args:
+        may_evict: whether a version is in memory, and may be evicted once it is idle.
+        evict: evicts one; answers when what it had is given back.
+    """
+
+    def __init__(self, may_evict: Callable[[Version], bool], evict: Callable[[Version], Awaitable[None]]) -> None:
+        self._may_evict = may_evict
+        self._evict = evict
+        # Who comes second may find that the first has made room for both.
+        self._lock = asyncio.Lock()
+
+    async def make(self, lack: NoMemoryError, version: Version, patience: float) -> None:
+        """Evicts others until there is memory for a version, or more at least.
+
+        Args:
+            lack: why the version was not let in.
+            version: that is to be loaded.
+            patience: until when to wait for others, on the event loop's clock.
+
+        Raises:
+            ModelhostError: MEMORY_LIMIT; THRASHING for a version that was evicted itself.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            async with self._lock:
+                refusal = await self._try(lack)
+            if refusal is None:
+                return
+            until = max(refusal.until, clock() + _POLL_SECONDS)
+            if refusal.obstacle is Obstacle.TOO_LITTLE or until > patience:
+                raise _error(lack, version, refusal, until - clock())
+            await asyncio.sleep(until - clock())
+
+    async def _try(self, lack: NoMemoryError) -> Refusal | None:
+        budget = lack.budget
+        by_key = {version.key: version for version in budget.versions() if self._may_evict(version)}
+        while (limit := budget.limit()) and (
+            missing := await budget.measure() + budget.reserved + lack.needed - limit
+        ) > 0:
+            # One after the other: what each gives back is known only then.
+            now = asyncio.get_running_loop().time()
+            chosen = choose(missing, [_held(v) for v in by_key.values() if self._may_evict(v)], now)
+            if isinstance(chosen, Refusal):
+                return chosen
+            victim = by_key.pop(chosen[0].key)
+            logger.info("%s is evicted to make room in %s", _name(victim), budget.name)
+            await self._evict(victim)
+        return None
+
+
+def _held(version: Version) -> Held:
+    size = version.loaded.private_bytes if version.loaded is not None else 0
+    last_used = max(version.statistics.last_used, version.available_since)
+    return Held(version.key, max(size, _LEAST_BYTES), last_used, version.handles > 0, version.protected_until)
+
+
+def _error(lack: NoMemoryError, version: Version, refusal: Refusal, seconds: float) -> ModelhostError:
+    if version.phase is not Phase.RELOADING or refusal.obstacle is Obstacle.TOO_LITTLE:
+        return lack
+    if refusal.obstacle is Obstacle.IN_USE:
+        lack.retry_after = seconds
+        return lack
+    return ModelhostError(
+        Reason.THRASHING,
+        f"{_name(version)} cannot be loaded again now: what could be evicted from {lack.budget.name} has just been "
+        "loaded itself; try again later, or allow more memory (memory_limit_bytes)",
+        retry_after=seconds,
+        resource=_name(version),
+    )
+
+
+def _name(version: Version) -> str:
+    return version_resource(version.scope, version.model, version.number)
