@@ -22,6 +22,7 @@ from .background import Background
 from .blame import Blame, death_error, quarantine_error
 from .means import Means
 from .placement import Placement
+from .sources import resolve_source
 from .staffing import Staffing
 from .turns import Turns
 from .unloading import Unloading
@@ -144,6 +145,9 @@ class ScopeKeeper:
         ended = self._loads[version.key] = asyncio.Event()
         try:
             with self._failing(version):
+                if not version.path:
+                    # It was hosted before the server was started; what is there now is not known yet.
+                    version.path = (await resolve_source(version.source, version.number)).path
                 if self._means.conversion.is_needed(version.path):
                     self._store.set_progress(version, Progress("CONVERTING"))
                     version.path = await self._means.conversion.convert(version.path)
@@ -276,12 +280,11 @@ class ScopeKeeper:
     def _begin_renewing(self, workers: Collection[Worker]) -> asyncio.Task[None]:
         return self._background.run(self._staffing.renew(workers))
 
-    async def reconfigure(self, config: ScopeConfig) -> None:
-        """Takes a new configuration; replaces the workers when they cannot take it running. Answers when all of them
-        serve, unless one cannot be had.
+    async def reconfigure(self, old: ScopeConfig) -> None:
+        """Takes the scope's new configuration; replaces the workers when they cannot take it running. Answers when all
+        of them serve, unless one cannot be had.
         """
-        old = self.scope.config
-        self._store.update_scope(self.scope.name, config)
+        config = self.scope.config
         self._resize()
         await self._staffing.shrink()
         if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (
