@@ -13,6 +13,7 @@ from .config import ServerConfig
 from .hosting.background import Background
 from .hosting.host import Host
 from .hosting.tuning import CANDIDATES
+from .journal.journal import Journal
 from .memory import keep_freed_memory
 from .repositories.followers import Followers
 from .repositories.model_directory import ModelDirectory
@@ -50,6 +51,7 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._journal = Journal(config.data_dir, config.accept_lost_journal) if config.data_dir is not None else None
         self._host = Host(
             config.cache_dir,
             config.scope_defaults,
@@ -57,6 +59,7 @@ class Server:
             memory_limit_bytes=config.memory_limit_bytes,
             cache_limit_bytes=config.cache_limit_bytes,
             shares_memory=config.shares_memory,
+            journal=self._journal,
         )
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
@@ -73,6 +76,8 @@ class Server:
             ModelhostError: the worker template does not start, or the model config file is not right.
         """
         keep_freed_memory()
+        if self._journal is None:
+            logger.info("what is loaded is forgotten when the server ends; --data-dir keeps it")
         directories = self._directories()
         if self._repository is not None:
             self._repository.check()
@@ -178,4 +183,6 @@ class Server:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:
             logger.error("workers did not end in time; they are killed with the template")
+        if self._journal is not None:
+            self._journal.close()
         logger.info("stopped")

@@ -103,6 +103,18 @@ def serve(
             help="Time for calls under way at shutdown, in seconds.", show_default="30", rich_help_panel=_LISTENING
         ),
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what callers were told: scopes, loaded models, labels; a restart with it brings them back.",
+            show_default="nothing is kept",
+            rich_help_panel=_HOSTING,
+        ),
+    ] = None,
+    accept_lost_journal: Annotated[
+        str | None,
+        typer.Option(help="Go on without a journal that was found corrupt: its file's name.", rich_help_panel=_HOSTING),
+    ] = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(

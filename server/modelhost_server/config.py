@@ -48,6 +48,10 @@ class ServerConfig(BaseSettings):
     max_receive_bytes: int = Field(64 << 20, ge=1 << 10, le=(1 << 31) - 1, description="largest request, in bytes")
     max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
+    data_dir: Path | None = Field(
+        None, description="where is kept what callers were told; without it, nothing outlives the server"
+    )
+    accept_lost_journal: str = Field("", description="name of a corrupt journal in `data_dir` to go on without")
     cache_dir: Path = Field(
         default_factory=lambda: Path("~/.cache/modelhost").expanduser(),
         description="where converted models and weights are kept",

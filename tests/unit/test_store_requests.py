@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from test_store_phases import refused
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 9), unique=True))
 def test_the_newest_requests_are_remembered(capacity: int, numbers: list[int]) -> None:
-    memory: RequestMemory[str] = RequestMemory(capacity)
+    memory: RequestMemory[Any, str] = RequestMemory(capacity)
     for number in numbers:
         memory.remember(f"id{number}", number, f"outcome {number}")
     kept = numbers[-capacity:]
@@ -22,14 +24,14 @@ def test_the_newest_requests_are_remembered(capacity: int, numbers: list[int]) -
 
 
 def test_a_request_without_an_id_is_always_new() -> None:
-    memory: RequestMemory[str] = RequestMemory()
+    memory: RequestMemory[Any, str] = RequestMemory()
     memory.remember("", "content", "outcome")
     assert memory.recall("", "content") is None
     assert memory.recall("", "other") is None
 
 
 def test_an_id_used_for_something_else_is_refused() -> None:
-    memory: RequestMemory[str] = RequestMemory()
+    memory: RequestMemory[Any, str] = RequestMemory()
     memory.remember("id", ("load", 1), "outcome")
     with refused(Reason.INVALID_REQUEST) as caught:
         memory.recall("id", ("load", 2))
@@ -39,7 +41,7 @@ def test_an_id_used_for_something_else_is_refused() -> None:
 
 @pytest.mark.parametrize("length", [129, 10_000])
 def test_a_long_id_is_refused_in_few_words(length: int) -> None:
-    memory: RequestMemory[str] = RequestMemory()
+    memory: RequestMemory[Any, str] = RequestMemory()
     assert memory.recall("x" * 128, "content") is None
     with refused(Reason.INVALID_REQUEST) as caught:
         memory.recall("x" * length, "content")

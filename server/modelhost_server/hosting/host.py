@@ -5,36 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
+from ..journal.journal import Journal
 from ..memory import give_back
 from ..samples import keep_samples
+from ..store.events import DEFAULT_CAPACITY
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import SERVED, Phase
-from ..store.records import EngineChoice, Loaded, Scope, ScopeConfig, Version
+from ..store.records import EngineChoice, Loaded, Model, Scope, ScopeConfig, Version
 from ..store.resolve import not_available
 from ..store.store import Store
 from ..tensors import RawTensor
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
+from .changes import Changes
 from .checks import NATIVE_CHECKS, Checks
 from .cleaning import Cleaner
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
+from .idling import Idling
 from .keeper import ScopeKeeper
 from .many import Outcome, Target, predict_many
-from .idling import Idling
 from .means import Means
 from .postponed import postpone
 from .prediction import Begun, begin
+from .recording import Recording
 from .regions import Regions
+from .restoring import load_restored, restore
 from .room import Room
 from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
@@ -46,6 +51,7 @@ logger = logging.getLogger(__name__)
 _WORKER_START_SECONDS = 5.0
 # A server that is asked for nothing for this long is idle.
 _IDLE_SECONDS = 5.0
+SAMPLES = "samples"
 _SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
 
 
@@ -60,13 +66,21 @@ class Host:
         memory_limit_bytes: int = 0,
         cache_limit_bytes: int = 0,
         shares_memory: bool = False,
+        journal: Journal | None = None,
     ) -> None:
-        # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
-        self.store = Store(first_revision=time.time_ns() // 1_000_000)
+        # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows; and where
+        # that was set back, above what there has been in any case.
+        before = journal.database.revision + DEFAULT_CAPACITY if journal is not None else 0
+        self.store = Store(first_revision=max(before, time.time_ns() // 1_000_000))
+        self.recording = Recording(self.store, journal)
+        self._changes = Changes(self.store, self.recording)
+        self._journal = journal
         self._waiting = Waiting(self.store)
         self.scope_defaults = scope_defaults or ScopeConfig()
         self.converting = Converting()
         self.cache_dir = cache_dir
+        # Files that versions need and that cannot be made again; without a journal they go the way of the rest.
+        self.files_dir = journal.directory if journal is not None else cache_dir
         self.regions = Regions(shares_memory)
         self._templates = Templates()
         digests = Digests(cache_dir)
@@ -96,13 +110,25 @@ class Host:
     # Life
 
     async def start(self) -> None:
-        """Starts the template and the scope "default".
+        """Starts the template, the scope "default" and what was there before; that is loaded by and by.
 
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         await self._templates.get(with_tensorflow=False).start()
-        await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
+        versions: Sequence[Version] = ()
+        if self._journal is not None:
+            content = self._journal.read()
+            versions = content.versions
+            restore(self.store, content, self.scope_defaults)
+            for scope in self.store.all_scopes():
+                self._keepers[scope.name] = ScopeKeeper(scope, self._means)
+                self._keepers[scope.name].start()
+        self.recording.start()
+        if DEFAULT_SCOPE not in self._keepers:
+            await self.create_scope(DEFAULT_SCOPE, self.scope_defaults, is_kept=False)
+        if versions:
+            self._background.run(load_restored(versions, self._load))
         self._background.run(self._give_back_when_idle())
         self._background.run(self.regions.keep_forgetting())
 
@@ -130,6 +156,11 @@ class Host:
         return lambda: self._drain_listeners.discard(listener)
 
     @property
+    def is_durable(self) -> bool:
+        """Whether what callers were told outlives the server."""
+        return self._journal is not None
+
+    @property
     def predicting(self) -> bool:
         """Whether predictions are under way."""
         return any(version.handles for scope in self.store.all_scopes() for version in scope.versions())
@@ -138,9 +169,11 @@ class Host:
         """Ends all workers and the template."""
         self.draining = True
         await self.tuner.close()
+        await self._changes.close()
         await self._background.cancel()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._templates.stop()
+        await self.recording.close()
 
     def check_accepting(self) -> None:
         """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
@@ -153,28 +186,50 @@ class Host:
         """The keeper of a scope that exists."""
         return self._keepers[scope]
 
-    async def create_scope(self, name: str, config: ScopeConfig, allow_existing: bool = False) -> Scope:
-        """Creates a scope and starts its worker; answers when that is ready, unless it takes unusually long.
+    async def create_scope(
+        self, name: str, config: ScopeConfig, allow_existing: bool = False, is_kept: bool = True
+    ) -> Scope:
+        """Creates a scope and starts its worker; answers when that is ready, unless it takes unusually long. One
+        that is kept comes back when the server is started again.
 
         Raises:
-            ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS.
+            ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS, STORAGE_FAILED.
         """
         scope, is_new = self.store.create_scope(name, config, allow_existing)
+        starting = []
         if is_new:
+            scope.is_kept = False
             keeper = self._keepers[name] = ScopeKeeper(scope, self._means)
-            await asyncio.wait([keeper.start()], timeout=_WORKER_START_SECONDS)
+            starting = [keeper.start()]
+        if is_kept:
+            await self._changes.carry_out(self._keep_scope(scope, is_new))
+        if starting:
+            await asyncio.wait(starting, timeout=_WORKER_START_SECONDS)
         return scope
+
+    async def _keep_scope(self, scope: Scope, is_new: bool) -> ModelhostError | None:
+        error = await self._changes.keep_scope(scope)
+        if error is not None and is_new and not scope.deleting:
+            scope.deleting = True
+            await self._delete(scope)
+        return error
 
     async def update_scope(self, name: str, config: ScopeConfig) -> Scope:
         """Changes a scope's configuration.
 
         Raises:
-            ModelhostError: SCOPE_NOT_FOUND.
+            ModelhostError: SCOPE_NOT_FOUND, STORAGE_FAILED.
         """
         scope = self.store.scope(name)
-        change = self._background.run(self._keepers[scope.name].reconfigure(config))
-        await asyncio.shield(change)
+        await self._changes.carry_out(self._reconfigure(scope, config))
         return scope
+
+    async def _reconfigure(self, scope: Scope, config: ScopeConfig) -> ModelhostError | None:
+        before = scope.config
+        error = await self._changes.configure_scope(scope, config)
+        if error is None:
+            await self._keepers[scope.name].reconfigure(before)
+        return error
 
     async def delete_scope(self, name: str, force: bool) -> None:
         """Unloads a scope's models, when forced to, and ends its worker.
@@ -183,7 +238,13 @@ class Host:
             ModelhostError: SCOPE_NOT_FOUND, SCOPE_NOT_EMPTY, INVALID_REQUEST, CONFLICT.
         """
         scope = self.store.begin_delete_scope(name, force)
-        await asyncio.shield(self._background.run(self._delete(scope)))
+        await self._changes.carry_out(self._close_and_delete(scope))
+
+    async def _close_and_delete(self, scope: Scope) -> ModelhostError | None:
+        error = await self._changes.close_scope(scope)
+        if error is None:
+            await self._delete(scope)
+        return error
 
     async def _delete(self, scope: Scope) -> None:
         for model in list(scope.models):
@@ -207,35 +268,58 @@ class Host:
         """Accepts a load and starts it.
 
         Raises:
-            ModelhostError: what `resolve_source` and `Store.accept_load` raise.
+            ModelhostError: what `resolve_source` and `Store.accept_load` raise; STORAGE_FAILED.
         """
         self.check_accepting()
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
         found = await resolve_source(request.source, request.version)
-        samples_file = await asyncio.to_thread(keep_samples, self.cache_dir / "samples", request.samples)
+        samples_file = await self._kept_samples(request)
         request = replace(
             request, scope=scope.name, path=found.path, found_version=found.number, samples=(),
             samples_file=samples_file,
         )  # fmt: skip
+        labels = dict(scope.models[request.model].labels) if request.model in scope.models else {}
         version, is_new = self.store.accept_load(request)
-        if is_new:
+        await self._changes.carry_out(self._keep_and_load(version, request, None if is_new else labels))
+        return version
+
+    async def _keep_and_load(
+        self, version: Version, request: LoadRequest, labels: Mapping[str, int] | None
+    ) -> ModelhostError | None:
+        error = await self._changes.keep_load(version, request, labels)
+        is_new = labels is None
+        if error is not None and is_new:
+            self.discard(version)
+        elif is_new and version.phase is Phase.WAITING:
             self._background.run(self._load(version))
         elif version.phase is Phase.EVICTED:
             self._keepers[version.scope].reloading.begin(version)
-        return version
+        return error
+
+    async def _kept_samples(self, request: LoadRequest) -> str:
+        try:
+            return await asyncio.to_thread(keep_samples, self.files_dir / SAMPLES, request.samples)
+        except OSError as error:
+            raise ModelhostError(
+                Reason.STORAGE_FAILED, f"warmup: it cannot be written to the server's disk: {error.strerror}",
+                field="warmup", retry_after=1.0,
+            ) from None  # fmt: skip
 
     async def load_settled(self, version: Version, wait: bool = True) -> Version:
         """The version, once its load has ended (or at once, when not told to wait).
 
         Raises:
-            ModelhostError: why the load failed.
+            ModelhostError: why the load failed; STORAGE_FAILED when what came of it could not be written down.
         """
         if wait and version.phase is Phase.RELOADING:
             await self._keepers[version.scope].reloading.wait(version)
         elif wait:
             await self._waiting.until(version, _SETTLED)
+            if version.is_kept:
+                # Its labels have moved, and older versions go.
+                await self.recording.settled()
             if version.phase not in SERVED:
                 raise self._load_error(version)
         return version
@@ -300,13 +384,36 @@ class Host:
         """Unloads; answers when that is done, or at once when not told to wait.
 
         Raises:
-            ModelhostError: what `Store.begin_unload` raises.
+            ModelhostError: what `Store.find_unload` raises; STORAGE_FAILED.
         """
-        versions, _ = self.store.begin_unload(replace(request, scope=self.store.scope(request.scope).name))
-        unloads = self._start_unloads(versions)
+        request = replace(request, scope=self.store.scope(request.scope).name)
+        versions, _ = self.store.find_unload(request)
+        await self._changes.carry_out(self._leave_and_unload(versions, request))
         if wait:
-            await _joined(unloads)
+            await _joined(self._start_unloads(versions))
         return versions
+
+    async def _leave_and_unload(self, versions: Sequence[Version], request: UnloadRequest) -> ModelhostError | None:
+        error = await self._changes.begin_unload(versions, request)
+        if error is None:
+            self._start_unloads(versions)
+        return error
+
+    async def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
+        """Puts labels on versions of a model and takes others off, all or none.
+
+        Raises:
+            ModelhostError: what `Store.set_labels` raises; STORAGE_FAILED.
+        """
+        await self._changes.carry_out(self._changes.set_labels(model, labels, removed))
+
+    async def set_setting(self, name: str, value: str) -> None:
+        """Makes a setting of the server, for its next starts, too.
+
+        Raises:
+            ModelhostError: STORAGE_FAILED.
+        """
+        await self._changes.carry_out(self._changes.set_setting(name, value))
 
     def discard(self, version: Version) -> None:
         """Begins to unload a version, whether or not callers see it."""

@@ -24,6 +24,7 @@ from .eviction import protection
 from .means import Means
 from .placement import Placement
 from .reloading import Reloading
+from .sources import resolve_source
 from .staffing import Staffing
 from .turns import Turns
 from .unloading import Unloading
@@ -170,6 +171,9 @@ class ScopeKeeper:
         ended = self._loads[version.key] = asyncio.Event()
         try:
             with self._failing(version):
+                if not version.path:
+                    # It was hosted before the server was started; what is there now is not known yet.
+                    version.path = (await resolve_source(version.source, version.number)).path
                 if eviction := self._evictions.get(version.key):
                     await eviction.wait()
                 if self._means.conversion.is_needed(version.path):
@@ -250,7 +254,8 @@ class ScopeKeeper:
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
             has_served = version.available_since > 0 and version.options.may_be_evicted
-            if error.reason in _PASSING and (version.is_in(Phase.RELOADING) or version.is_in(Phase.LOADING) and has_served):
+            is_again = version.is_in(Phase.RELOADING) or (version.is_in(Phase.LOADING) and has_served)
+            if error.reason in _PASSING and is_again:
                 self.reloading.note_refusal(version, error)
             elif version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.FAILED, error)
@@ -345,12 +350,11 @@ class ScopeKeeper:
     def _begin_renewing(self, workers: Collection[Worker]) -> asyncio.Task[None]:
         return self._background.run(self._staffing.renew(workers))
 
-    async def reconfigure(self, config: ScopeConfig) -> None:
-        """Takes a new configuration; replaces the workers when they cannot take it running. Answers when all of them
-        serve, unless one cannot be had.
+    async def reconfigure(self, old: ScopeConfig) -> None:
+        """Takes the scope's new configuration; replaces the workers when they cannot take it running. Answers when all
+        of them serve, unless one cannot be had.
         """
-        old = self.scope.config
-        self._store.update_scope(self.scope.name, config)
+        config = self.scope.config
         self._resize()
         await self._staffing.shrink()
         if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (

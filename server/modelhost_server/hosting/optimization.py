@@ -18,7 +18,7 @@ from ..store.phases import SERVED
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version, not_available
 from .cleaning import MODELS
-from .host import Host
+from .host import SAMPLES, Host
 from .tuning import own_engine
 from .verdicts import TENSORFLOW
 
@@ -87,12 +87,12 @@ class Optimizer:
         await self._host.learn(original)
         threads = self._host.store.scope(original.scope).config.intra_op_threads
         samples = {
-            "samples": keep_samples(self._host.cache_dir / "samples", request.samples) or None,
+            "samples": keep_samples(self._host.cache_dir / SAMPLES, request.samples) or None,
             "samples_file": request.samples_file or None,
             "true_classes": list(request.true_classes) or None,
         }
         yield Stage("WAITING", 0.0)
-        folder = self._host.cache_dir / MODELS
+        folder = self._host.files_dir / MODELS
         folder.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder, prefix="work-"))
         try:

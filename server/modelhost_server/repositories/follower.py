@@ -220,7 +220,7 @@ class Follower:
     async def _ensure_scope(self) -> None:
         name = self.directory.scope
         if all(scope.name != name for scope in self._host.store.all_scopes()):
-            await self._host.create_scope(name, self._host.scope_defaults)
+            await self._host.create_scope(name, self._host.scope_defaults, is_kept=False)
 
     def _version(self, number: int) -> Version | None:
         """The store's record of a version, whoever loaded it."""
@@ -258,7 +258,7 @@ class Follower:
         if not found.may_be_tried:
             return
         scope, model = self.directory.key
-        request = LoadRequest(scope, model, number, found.path, LoadOptions(), keep_older=True)
+        request = LoadRequest(scope, model, number, found.path, LoadOptions(), keep_older=True, is_kept=False)
         try:
             found.version = await self._host.begin_load(request)
         except ModelhostError as error:
@@ -285,7 +285,7 @@ class Follower:
         for label, number in wanted.items():
             version = self._version(number)
             if version is not None and version.phase in SERVED:
-                store.add_labels(version, (label,))
+                store.add_labels(version, (label,), of_directory=True)
 
     def _forget(self) -> None:
         for number, found in list(self._found.items()):

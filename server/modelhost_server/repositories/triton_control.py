@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..store.names import DEFAULT_SCOPE
 from ..store.operations import LoadRequest
 from ..store.phases import SERVED, WANTED, Phase
 from ..store.records import Version
-from .overrides import Overrides, checked_names, remove
+from .overrides import FOLDER, Overrides, checked_names, remove
 from .triton_config import read_json
 from .triton_layout import model_names, read_directory
 from .triton_plan import Key, Plan, Wanted, changed_plan, directory_plan, load_failed, not_polled, status_text
@@ -46,11 +46,13 @@ class Ask:
         name: of the model, as the caller has it.
         config: its description as JSON, instead of the one that it has.
         files: that it is made of, by the names of the parameters that they came in.
+        is_kept: it is to be there again when the server is started again.
     """
 
     name: str
     config: str | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    is_kept: bool = True
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class ModelControl:
         self._host = host
         self._repository = repository
         self._mode = mode
-        self._overrides = Overrides(host.cache_dir / "overrides")
+        self._overrides = Overrides(host.files_dir / FOLDER)
         self._known: dict[Key, _Known] = {}
         self._background = Background("model control")
         host.store.events.listen(self._on_event)
@@ -88,7 +90,7 @@ class ModelControl:
         """Loads a model, or loads it anew where it has changed; until then the old one serves.
 
         Raises:
-            ModelhostError: SERVER_DRAINING.
+            ModelhostError: SERVER_DRAINING, STORAGE_FAILED.
             ForeignError: why it is not loaded; what served before still does.
         """
         self._host.check_accepting()
@@ -96,15 +98,18 @@ class ModelControl:
         error = await self.load_always(key, ask)
         if error is not None:
             raise error
+        await self._host.recording.settled()
 
     async def unload(self, key: Key) -> None:
         """Begins to unload a model; nothing when there is none.
 
         Raises:
             ForeignError: UNAVAILABLE where that is not for callers to say.
+            ModelhostError: STORAGE_FAILED; it is being unloaded, and may be back after a start.
         """
         self._check_explicit()
         await self.unload_always(key)
+        await self._host.recording.settled()
 
     def _check_explicit(self) -> None:
         if self._mode is not Mode.EXPLICIT:
@@ -125,8 +130,10 @@ class ModelControl:
             yield from ((key, number, reason) for number, reason in reasons.items())
 
     async def close(self) -> None:
-        """Ends what is under way; files of requests are not to be had again."""
+        """Ends what is under way; files of requests are not to be had again, unless the journal has them."""
         await self._background.cancel()
+        if self._host.is_durable:
+            return
         found = {self._overrides.directory_of(version.source) for version in self._all_versions()}
         await asyncio.gather(*(asyncio.to_thread(remove, directory) for directory in found if directory is not None))
 
@@ -169,7 +176,7 @@ class ModelControl:
                 if ask.files:
                     directory = await self._written(ask)
                 plan = await self._plan(key, known, ask, directory)
-                await self._carry_out(key, known, plan)
+                await self._carry_out(key, known, plan, ask)
             except ForeignError as error:
                 logger.warning("model '%s': %s", ask.name, error.message.strip())
                 # What failed may have replaced another version of the model all the same.
@@ -209,7 +216,7 @@ class ModelControl:
             raise not_polled(ask.name, error) from None
         raise not_polled(ask.name)
 
-    async def _carry_out(self, key: Key, known: _Known, plan: Plan) -> None:
+    async def _carry_out(self, key: Key, known: _Known, plan: Plan, ask: Ask) -> None:
         before = self._versions(key).copy()
         serving = {number for number, version in before.items() if version.phase in SERVED}
         hosted = self._hosted(key, known)
@@ -220,7 +227,7 @@ class ModelControl:
                 if wanted == hosted.get(number) and before[number].phase in WANTED:
                     loading[number] = before[number]
                 else:
-                    loading[number] = await self._host.begin_load(self._request(key, plan, number))
+                    loading[number] = await self._host.begin_load(self._request(key, plan, number, ask.is_kept))
             except ModelhostError as error:
                 failures[number] = error
         for number, version in loading.items():
@@ -240,11 +247,11 @@ class ModelControl:
         known.hosted, known.unloaded, known.failed = dict(plan.versions), {}, {}
 
     @staticmethod
-    def _request(key: Key, plan: Plan, number: int) -> LoadRequest:
+    def _request(key: Key, plan: Plan, number: int, is_kept: bool) -> LoadRequest:
         wanted = plan.versions[number]
         return LoadRequest(
             *key, number, wanted.source, wanted.options, wanted.labels, keep_older=True, replaces=True,
-            check_loaded=plan.check, description=wanted.description,
+            check_loaded=plan.check, description=wanted.description, is_kept=is_kept,
         )  # fmt: skip
 
     def _undo(
@@ -297,4 +304,10 @@ class ModelControl:
         if event.version.phase is not Phase.UNLOADED or directory is None:
             return
         if not any(self._overrides.directory_of(version.source) == directory for version in self._all_versions()):
-            self._background.run(asyncio.to_thread(remove, directory))
+            self._background.run(self._remove(directory))
+
+    async def _remove(self, directory: Path) -> None:
+        # As long as the journal has a version, its files must be there.
+        with suppress(ModelhostError):
+            await self._host.recording.settled()
+            await asyncio.to_thread(remove, directory)

@@ -91,7 +91,7 @@ class TritonRepository:
         """Loads a model. It says itself why it cannot."""
         before = self._tried.get(name)
         tried = self._tried[name] = _Tried(found)
-        if await self._control.load_always((DEFAULT_SCOPE, name), Ask(name)) is not None:
+        if await self._control.load_always((DEFAULT_SCOPE, name), Ask(name, is_kept=False)) is not None:
             tried.failures = 1 + (before.failures if before is not None else 0)
             tried.retry_at = time.monotonic() + retry_delay(tried.failures)
 

@@ -267,6 +267,11 @@ class Version:
     available_since: float = 0.0
     revision: int = 0
     handles: int = 0
+    # Whether it comes back when the server is started again; whether it is about to be unloaded, and must not; and
+    # whether it has come back, and has not been AVAILABLE since.
+    is_kept: bool = True
+    is_leaving: bool = False
+    is_restored: bool = False
     on_idle: Callable[[], None] | None = None
     # On the event loop's clock: before this it is not evicted for others, having just been loaded, ...
     protected_until: float = 0.0
@@ -300,6 +305,8 @@ class Model:
     # Beside them, under numbers that are taken: what is loaded to replace one, and what was replaced and still drains.
     others: list[Version] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+    # Of these, the ones that the directory of the model asks for.
+    directory_labels: set[str] = field(default_factory=set)
     # What predictions that name no version use: the highest one that is served.
     serving: Version | None = None
 
@@ -321,8 +328,12 @@ class Scope:
     models: dict[str, Model] = field(default_factory=dict)
     # Highest number that each model's versions have had while AVAILABLE; outlives the versions.
     highest: dict[str, int] = field(default_factory=dict)
+    # Labels of models' versions that have not come yet: of those that a directory brings after a start.
+    coming_labels: dict[str, dict[str, int]] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
     deleting: bool = False
+    # Whether it comes back, as it is, when the server is started again.
+    is_kept: bool = True
     # Of the versions that are gone.
     past: Residence = field(default_factory=Residence)
     # Predictions that were refused for THRASHING.

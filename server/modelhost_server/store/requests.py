@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from ..errors import ModelhostError, Reason
 
+C = TypeVar("C", bound=Hashable)
 T = TypeVar("T")
 _CAPACITY = 10_000
 _MAX_ID = 128
 
 
-class RequestMemory(Generic[T]):
+class RequestMemory(Generic[C, T]):
     """The newest request ids, what they asked for, and what came of it."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        self._seen: OrderedDict[str, tuple[Hashable, T]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[C, T]] = OrderedDict()
         self._capacity = capacity
+        # Called with the id when a request was remembered or forgotten.
+        self.on_change: Callable[[str], None] = lambda request_id: None
 
-    def recall(self, request_id: str, content: Hashable) -> T | None:
+    def recall(self, request_id: str, content: C) -> T | None:
         """What came of this request; None when it is new or has no id.
 
         Raises:
@@ -43,9 +46,19 @@ class RequestMemory(Generic[T]):
             )
         return outcome
 
-    def remember(self, request_id: str, content: Hashable, outcome: T) -> None:
+    def remember(self, request_id: str, content: C, outcome: T) -> None:
         """Notes what came of a request."""
         if request_id:
             self._seen[request_id] = (content, outcome)
+            self.on_change(request_id)
             while len(self._seen) > self._capacity:
-                self._seen.popitem(last=False)
+                self.forget(next(iter(self._seen)))
+
+    def forget(self, request_id: str) -> None:
+        """Forgets a request, if it is known: it was not carried out after all, or is too old."""
+        if self._seen.pop(request_id, None) is not None:
+            self.on_change(request_id)
+
+    def get(self, request_id: str) -> tuple[C, T] | None:
+        """What a request asked for and what came of it."""
+        return self._seen.get(request_id)

@@ -28,8 +28,8 @@ class Store:
         self.events = EventLog(event_capacity, first_revision)
         self._scopes: dict[str, Scope] = {}
         self._keys = itertools.count(1)
-        self._loads: RequestMemory[Version] = RequestMemory()
-        self._unloads: RequestMemory[tuple[Version, ...]] = RequestMemory()
+        self.loads: RequestMemory[LoadRequest, Version] = RequestMemory()
+        self.unloads: RequestMemory[UnloadRequest, tuple[Version, ...]] = RequestMemory()
         self._progress_listeners: set[Callable[[Version], None]] = set()
 
     # Scopes
@@ -133,7 +133,7 @@ class Store:
                 f"version: expected 0 (the next number) to {_MAX_VERSION}; got {asked}",
                 field="version",
             )
-        remembered = self._loads.recall(request.request_id, request)
+        remembered = self.loads.recall(request.request_id, request)
         if remembered is not None:
             return remembered, False
         if scope.deleting:
@@ -145,31 +145,48 @@ class Store:
         if existing is not None and is_taken and not request.replaces:
             self._check_same(existing, request)
             self.add_labels(existing, request.labels)
-            self._loads.remember(request.request_id, request, existing)
+            self.loads.remember(request.request_id, request, existing)
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
         version = Version(
             scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
-            request.labels, request.keep_older, request.samples_file, request.check_loaded, request.description,
-            request.derived_from, request.derivation,
+            (*request.labels, *self._coming_labels(scope, request.model, number)), request.keep_older,
+            request.samples_file, request.check_loaded, request.description, request.derived_from, request.derivation,
+            is_kept=request.is_kept,
         )  # fmt: skip
         if is_taken:
             model.others.append(version)
         else:
             model.versions[number] = version
-        self._loads.remember(request.request_id, request, version)
+        self.loads.remember(request.request_id, request, version)
         self._changed(version, is_seen=not is_taken)
         return version, True
 
-    def add_labels(self, version: Version, labels: tuple[str, ...]) -> None:
-        """Moves labels to a version: at once, or together with those that its load under way will put on."""
-        model = self.scope(version.scope).models[version.model]
+    @staticmethod
+    def _coming_labels(scope: Scope, model: str, number: int) -> list[str]:
+        return [label for label, on in scope.coming_labels.get(model, {}).items() if on == number]
+
+    def add_labels(self, version: Version, labels: tuple[str, ...], of_directory: bool = False) -> None:
+        """Moves labels to a version: at once, or together with those that its load under way will put on. What the
+        model's directory asks for (`of_directory`) it asks for again after a start.
+        """
+        scope = self.scope(version.scope)
+        model = scope.models[version.model]
         if version.phase not in SERVED:
             version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
+            if not version.is_kept and labels:
+                scope.coming_labels.setdefault(model.name, {}).update(dict.fromkeys(labels, version.number))
         elif any(model.labels.get(label) != version.number for label in labels):
-            model.labels.update(dict.fromkeys(labels, version.number))
+            for label in labels:
+                self._place_label(scope, model, label, version.number, of_directory)
             self._changed(version)
+
+    @staticmethod
+    def _place_label(scope: Scope, model: Model, label: str, number: int, of_directory: bool = False) -> None:
+        model.labels[label] = number
+        (model.directory_labels.add if of_directory else model.directory_labels.discard)(label)
+        scope.coming_labels.get(model.name, {}).pop(label, None)
 
     def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
         """Puts labels on versions of a model and takes others off, all or none.
@@ -194,10 +211,21 @@ class Store:
                 label for label in version.labels_wanted if label not in labels and label not in removed
             )
         for label in removed:
+            self.scope(model.scope).coming_labels.get(model.name, {}).pop(label, None)
             if label in model.labels:
                 self.remove_label(model.versions[model.labels[label]], label)
         for label, version in placed:
             self.add_labels(version, (label,))
+
+    def put_back_labels(self, scope: str, model: str, labels: Collection[str], before: Mapping[str, int]) -> None:
+        """Puts some labels where they were before."""
+        found = self.scope(scope).models.get(model)
+        for label in labels:
+            number = before.get(label, 0)
+            if found is not None and number in found.versions:
+                self.add_labels(found.versions[number], (label,))
+            elif found is not None and label in found.labels:
+                self.remove_label(found.versions[found.labels[label]], label)
 
     def remove_label(self, version: Version, label: str) -> None:
         """Takes a label off a version, if it is there."""
@@ -236,9 +264,21 @@ class Store:
         """The versions to unload, now taking no new handles, and whether this is news (False for a repeated request).
 
         Raises:
+            ModelhostError: what `find_unload` raises.
+        """
+        versions, is_new = self.find_unload(request)
+        if is_new:
+            for version in versions:
+                self.retire(version)
+        return versions, is_new
+
+    def find_unload(self, request: UnloadRequest) -> tuple[tuple[Version, ...], bool]:
+        """The versions to unload, and whether this is news (False for a repeated request); remembers the request.
+
+        Raises:
             ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND.
         """
-        remembered = self._unloads.recall(request.request_id, request)
+        remembered = self.unloads.recall(request.request_id, request)
         if remembered is not None:
             return remembered, False
         model = find_model(self.scope(request.scope), request.model)
@@ -248,9 +288,7 @@ class Store:
         else:
             found = find_version(model, request.version, request.label)
             versions = (found, *model.others_of(found.number))
-        for version in versions:
-            self.retire(version)
-        self._unloads.remember(request.request_id, request, versions)
+        self.unloads.remember(request.request_id, request, versions)
         return versions, True
 
     def retire(self, version: Version) -> None:
@@ -289,17 +327,18 @@ class Store:
         # was no memory for a reload is over with the next one.
         if error is not None or before is Phase.RELOADING:
             version.error = error
-        model = self.scope(version.scope).models[version.model]
+        scope = self.scope(version.scope)
+        model = scope.models[version.model]
         if phase is Phase.AVAILABLE:
             version.available_since = time.time()
+            version.is_restored = False
         elif phase is Phase.EVICTED and before is not Phase.RELOADING:
             version.statistics.eviction_count += 1
         if phase in SERVED:
             self._take_place(model, version)
-            highest = self.scope(version.scope).highest
-            highest[version.model] = max(highest.get(version.model, 0), version.number)
+            scope.highest[version.model] = max(scope.highest.get(version.model, 0), version.number)
             for label in version.labels_wanted:
-                model.labels[label] = version.number
+                self._place_label(scope, model, label, version.number)
             version.labels_wanted = ()
         # While another has its number, callers see that one.
         is_seen = version not in model.others
@@ -362,6 +401,31 @@ class Store:
         then = replace(version, statistics=copy.copy(version.statistics), progress=copy.copy(version.progress))
         tell = self.events.append if is_seen else self.events.tell
         tell(Event(version.revision, then, labels))
+
+    # After a start
+
+    def restore_scope(self, scope: Scope) -> None:
+        """Puts a scope where it was."""
+        self._scopes[scope.name] = scope
+
+    def restore_version(self, version: Version) -> None:
+        """Puts a version where it was."""
+        version.key = next(self._keys)
+        models = self.scope(version.scope).models
+        models.setdefault(version.model, Model(version.scope, version.model)).versions[version.number] = version
+        self._changed(version)
+
+    def restore_model(self, scope_name: str, name: str, highest: int, labels: Mapping[str, int]) -> None:
+        """Puts labels where they were; those of versions that are not there wait for them."""
+        scope = self.scope(scope_name)
+        if highest:
+            scope.highest[name] = highest
+        model = scope.models.get(name)
+        for label, number in labels.items():
+            if model is not None and number in model.versions:
+                model.labels[label] = number
+            else:
+                scope.coming_labels.setdefault(name, {})[label] = number
 
     # Looking up
 

@@ -62,7 +62,7 @@ class ModelService:
     async def set_labels(self, request: pb.SetLabelsRequest, call: Call) -> pb.SetLabelsResponse:
         """Puts labels on versions of a model, moves them and takes them off."""
         model = self._host.store.model(request.scope, request.model)
-        self._host.store.set_labels(model, request.labels, request.remove)
+        await self._host.set_labels(model, request.labels, request.remove)
         return pb.SetLabelsResponse(labels=model.labels)
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
