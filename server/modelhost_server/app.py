@@ -25,6 +25,7 @@ from .services.open_inference.protocol import open_inference_services
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
+from .sources.sources import Sources
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
 from .transport.listeners import check_free
@@ -52,6 +53,7 @@ class Server:
         self._config = config
         self._host = Host(
             config.cache_dir,
+            Sources(config.cache_dir, None, config.upload_limit_bytes),
             config.scope_defaults,
             engines=CANDIDATES if config.tuning else (),
             memory_limit_bytes=config.memory_limit_bytes,
