@@ -29,6 +29,7 @@ DOTTED = {
 }
 TOKENS = {
     "aclosing": "closing",
+    "async_in_thread": "in_thread",
     "async_numbered": "numbered",
     "async_spawn": "spawn",
     "open_async_channel": "open_channel",
@@ -48,6 +49,7 @@ TOKENS = {
         "StreamRequests",
         "Streams",
         "Stubs",
+        "Uploads",
         "Watches",
     )
 }

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from modelhost.v1 import model_pb2, model_service_pb2
 
+from ._async_uploads import AsyncUploads
 from ._async_watches import AsyncWatches
 from ._batching_types import Batching
 from ._engine_types import EngineName
@@ -32,7 +33,7 @@ from ._types import (
 _PAGE_SIZE = 1000
 
 
-class AsyncModels(AsyncWatches):
+class AsyncModels(AsyncWatches, AsyncUploads):
     """Loads, unloads and lists models."""
 
     async def load(
@@ -52,6 +53,7 @@ class AsyncModels(AsyncWatches):
         keep_older: bool = False,
         pinned: bool = False,
         evictable: bool = False,
+        upload: bool = False,
         wait: bool = True,
         timeout: float | None = None,
         on_progress: Callable[[LoadProgress], None] | None = None,
@@ -79,9 +81,10 @@ class AsyncModels(AsyncWatches):
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
             pinned: never unload it to make room for others.
             evictable: the server may unload it when it is idle, and load it again on demand.
+            upload: `source` is a path on this machine, to be sent first, see `upload`.
             wait: False answers at once, with the version in state LOADING.
             timeout: seconds to wait; None waits for as long as it takes. The load goes on when the wait ends.
-            on_progress: called with news of the load.
+            on_progress: called with news of the upload and the load.
 
         Raises:
             InvalidRequestError: the source is not a model, does not exist, or cannot be run by `engine`.
@@ -91,6 +94,8 @@ class AsyncModels(AsyncWatches):
             ResourceExhaustedError: a memory limit stands in the way.
             DeadlineExceededError: it is still loading when the timeout ends.
         """
+        if upload:
+            source, timeout = await self._uploaded(source, parse_model(model, version), timeout, on_progress)
         spec = LoadSpec(
             model=model,
             source=source,

@@ -44,7 +44,15 @@ def _retry(methods: dict[str, tuple[str, ...]], attempts: int) -> dict[str, obje
 # A prediction may be the very thing that killed the worker, so it gets one more try and no third.
 _QUESTIONS_AND_LOADS = _retry(
     {
-        _MODELS: ("GetModel", "ListModels", "LoadModel", "LoadModels", "SetLabels", "UnloadModel"),
+        _MODELS: (
+            "GetModel",
+            "ListModels",
+            "LoadModel",
+            "LoadModels",
+            "PrepareUpload",
+            "SetLabels",
+            "UnloadModel",
+        ),
         _OPTIMIZATIONS: ("OptimizeModel",),
         _SCOPES: ("GetScope", "ListScopes"),
     },

@@ -18,6 +18,7 @@ from ._errors import DeadlineExceededError, InternalError, ModelFailedError, Not
 from ._messages import labels_request, load_request, load_update, model_info, unload_request, version_info
 from ._names import parse_model
 from ._signatures import find_version
+from ._sync_uploads import Uploads
 from ._sync_watches import Watches
 from ._types import (
     CLIENT_TIMEOUT,
@@ -33,7 +34,7 @@ from ._types import (
 _PAGE_SIZE = 1000
 
 
-class Models(Watches):
+class Models(Watches, Uploads):
     """Loads, unloads and lists models."""
 
     def load(
@@ -53,6 +54,7 @@ class Models(Watches):
         keep_older: bool = False,
         pinned: bool = False,
         evictable: bool = False,
+        upload: bool = False,
         wait: bool = True,
         timeout: float | None = None,
         on_progress: Callable[[LoadProgress], None] | None = None,
@@ -80,9 +82,10 @@ class Models(Watches):
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
             pinned: never unload it to make room for others.
             evictable: the server may unload it when it is idle, and load it again on demand.
+            upload: `source` is a path on this machine, to be sent first, see `upload`.
             wait: False answers at once, with the version in state LOADING.
             timeout: seconds to wait; None waits for as long as it takes. The load goes on when the wait ends.
-            on_progress: called with news of the load.
+            on_progress: called with news of the upload and the load.
 
         Raises:
             InvalidRequestError: the source is not a model, does not exist, or cannot be run by `engine`.
@@ -92,6 +95,8 @@ class Models(Watches):
             ResourceExhaustedError: a memory limit stands in the way.
             DeadlineExceededError: it is still loading when the timeout ends.
         """
+        if upload:
+            source, timeout = self._uploaded(source, parse_model(model, version), timeout, on_progress)
         spec = LoadSpec(
             model=model,
             source=source,

@@ -19,7 +19,7 @@ from ._engine_types import Engine, EngineInfo, EngineName
 from ._errors import ModelhostError
 
 VersionState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNLOADING", "UNLOADED", "FAILED"]
-LoadStage: TypeAlias = Literal["WAITING", "FETCHING", "CONVERTING", "READING", "WARMING"]
+LoadStage: TypeAlias = Literal["HASHING", "UPLOADING", "WAITING", "FETCHING", "CONVERTING", "READING", "WARMING"]
 WatchEventType: TypeAlias = Literal["EXISTING", "SYNCED", "CHANGED", "PROGRESS"]
 
 Inputs: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
@@ -187,9 +187,10 @@ class VersionStatistics:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Where a load stands: `fraction` of the whole done, from 0 to 1, and bytes of weights read.
+    """Where a load or an upload stands: `fraction` of the whole done, from 0 to 1, and bytes of weights that were read,
+    fetched or sent.
 
-    `bytes_total` is 0 while it is unknown.
+    `bytes_total` is 0 while it is unknown. The stages HASHING and UPLOADING are an upload's.
     """
 
     stage: LoadStage

@@ -26,6 +26,7 @@ from .services.open_inference.protocol import open_inference_services
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
+from .sources.sources import Sources
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
 from .transport.listeners import check_free
@@ -54,6 +55,7 @@ class Server:
         self._journal = Journal(config.data_dir, config.accept_lost_journal) if config.data_dir is not None else None
         self._host = Host(
             config.cache_dir,
+            Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes),
             config.scope_defaults,
             engines=CANDIDATES if config.tuning else (),
             memory_limit_bytes=config.memory_limit_bytes,

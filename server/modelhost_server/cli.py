@@ -127,6 +127,14 @@ def serve(
         int | None,
         typer.Option(help="What the cache may grow to, in bytes.", show_default="20 GiB", rich_help_panel=_HOSTING),
     ] = None,
+    upload_limit_bytes: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest upload, unpacked, and what those may have together that no version uses.",
+            show_default="20 GiB",
+            rich_help_panel=_HOSTING,
+        ),
+    ] = None,
     intra_op_threads: Annotated[
         int | None,
         typer.Option(help="Threads of one operation.", show_default="half the cores", rich_help_panel=_SCOPES),

@@ -59,6 +59,9 @@ class ServerConfig(BaseSettings):
     cache_limit_bytes: int = Field(
         20 << 30, ge=0, description="what the cache may grow to; the least recently used goes first"
     )
+    upload_limit_bytes: int = Field(
+        20 << 30, ge=1, description="what an upload may have, unpacked, and those together that no version uses"
+    )
     intra_op_threads: int = Field(_DEFAULTS.intra_op_threads, ge=1, le=1024)
     inter_op_threads: int = Field(_DEFAULTS.inter_op_threads, ge=1, le=1024)
     max_in_flight: int = Field(_DEFAULTS.max_in_flight, ge=1, le=1024)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import ModelhostError
-from . import exits, loads, models, optimize, plugins, predict, scopes
+from . import exits, loads, models, optimize, plugins, predict, scopes, uploads
 from .session import Session
 
 
@@ -79,6 +79,7 @@ def options(
 
 
 loads.add_to(app)
+uploads.add_to(app)
 models.add_to(app)
 predict.add_to(app)
 optimize.add_to(app)

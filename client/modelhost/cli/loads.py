@@ -97,6 +97,9 @@ def load(
     version: Annotated[
         int | None, typer.Option(help="Number of the version. Default: one more than the highest so far.", min=1)
     ] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="SOURCE is a path on this machine; send it to the server first.")
+    ] = False,
     label: Labels = None,
     tag: Tags = None,
     keep_older: KeepOlder = False,
@@ -144,6 +147,7 @@ def load(
                 batching=options,
                 warmup=warmup,
                 keep_older=keep_older,
+                upload=upload,
                 wait=not no_wait,
                 timeout=session.timeout,
                 on_progress=on_progress,

@@ -10,15 +10,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..sources.sources import FETCHED, RUNNING
+
 logger = logging.getLogger(__name__)
 
 # Entries of these directories belong together and go as one; elsewhere every file is by itself.
-_WHOLE = ("converted", "engines", "overrides")
+_WHOLE = ("converted", "engines", "overrides", FETCHED)
 # What somebody may be making at this moment is left alone.
 _YOUNG_SECONDS = 600.0
 _EVERY_SECONDS = 60.0
 # Models that were made on request are not to be had again by reading their source.
 MODELS = "models"
+_APART = (MODELS, RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Cleaner:
 
 def clean(cache_dir: Path, limit: int, in_use: Collection[str], before: float) -> int:
     """Removes entries last used before a time until the rest is within the limit; the bytes removed."""
-    entries = [entry for folder in sorted(cache_dir.glob("*")) if folder.name != MODELS for entry in _entries(folder)]
+    folders = [folder for folder in sorted(cache_dir.glob("*")) if folder.name not in _APART]
+    entries = [entry for folder in folders for entry in _entries(folder)]
     excess = sum(entry.size for entry in entries) - limit
     removed = 0
     for entry in sorted(entries, key=lambda entry: entry.used):

@@ -14,6 +14,8 @@ from ..errors import ModelhostError, Reason
 from ..journal.journal import Journal
 from ..memory import give_back
 from ..samples import keep_samples
+from ..sources.sources import Sources
+from ..sources.uploads import SCHEME as UPLOAD
 from ..store.events import DEFAULT_CAPACITY
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
@@ -41,7 +43,6 @@ from .recording import Recording
 from .regions import Regions
 from .restoring import load_restored, restore
 from .room import Room
-from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
 
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 _WORKER_START_SECONDS = 5.0
 # A server that is asked for nothing for this long is idle.
 _IDLE_SECONDS = 5.0
+_COLLECT_SECONDS = 60.0
 SAMPLES = "samples"
 _SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
 
@@ -61,6 +63,7 @@ class Host:
     def __init__(
         self,
         cache_dir: Path,
+        sources: Sources,
         scope_defaults: ScopeConfig | None = None,
         engines: Sequence[str] = CANDIDATES,
         memory_limit_bytes: int = 0,
@@ -79,6 +82,7 @@ class Host:
         self.scope_defaults = scope_defaults or ScopeConfig()
         self.converting = Converting()
         self.cache_dir = cache_dir
+        self.sources = sources
         # Files that versions need and that cannot be made again; without a journal they go the way of the rest.
         self.files_dir = journal.directory if journal is not None else cache_dir
         self.regions = Regions(shares_memory)
@@ -87,6 +91,7 @@ class Host:
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
         self._means = Means(
             self.store,
+            sources,
             self._templates,
             Conversion(cache_dir, self.converting, digests),
             self.tuner,
@@ -115,6 +120,7 @@ class Host:
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
         """
+        await self.sources.uploads.start()
         await self._templates.get(with_tensorflow=False).start()
         versions: Sequence[Version] = ()
         if self._journal is not None:
@@ -131,6 +137,7 @@ class Host:
             self._background.run(load_restored(versions, self._load))
         self._background.run(self._give_back_when_idle())
         self._background.run(self.regions.keep_forgetting())
+        self._background.run(self._keep_collecting())
 
     async def _give_back_when_idle(self) -> None:
         """Returns what large tensors left, once nobody asks for more: until then the next one takes it over."""
@@ -141,6 +148,19 @@ class Host:
             if given != self._predictions == before:
                 given = before
                 await asyncio.to_thread(give_back)
+
+    async def _keep_collecting(self) -> None:
+        """Removes uploads that no version uses."""
+        while True:
+            await asyncio.sleep(_COLLECT_SECONDS)
+            try:
+                await self.sources.uploads.collect(self._uploads_in_use)
+            except OSError as error:
+                logger.warning("looking for uploads that nobody uses failed: %s", error)
+
+    def _uploads_in_use(self) -> set[tuple[str, str]]:
+        sources = {(version.scope, version.source) for version in self._versions()}
+        return {(scope, source.removeprefix(UPLOAD)) for scope, source in sources if source.startswith(UPLOAD)}
 
     def drain(self) -> None:
         """Refuses new work from now on, and tells the long streams to end."""
@@ -174,6 +194,7 @@ class Host:
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._templates.stop()
         await self.recording.close()
+        await asyncio.to_thread(self.sources.close)
 
     def check_accepting(self) -> None:
         """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
@@ -253,6 +274,7 @@ class Host:
         await self._keepers[scope.name].close()
         self.store.finish_delete_scope(scope)
         del self._keepers[scope.name]
+        await self.sources.uploads.remove_scope(scope.name)
 
     # Models
 
@@ -260,7 +282,7 @@ class Host:
         """Loads a version; answers when it is AVAILABLE, or at once when not told to wait.
 
         Raises:
-            ModelhostError: what `resolve_source` and `Store.accept_load` raise; why the load failed.
+            ModelhostError: what `Sources.resolve` and `Store.accept_load` raise; why the load failed.
         """
         return await self.load_settled(await self.begin_load(request), wait)
 
@@ -268,13 +290,13 @@ class Host:
         """Accepts a load and starts it.
 
         Raises:
-            ModelhostError: what `resolve_source` and `Store.accept_load` raise; STORAGE_FAILED.
+            ModelhostError: what `Sources.resolve` and `Store.accept_load` raise; STORAGE_FAILED.
         """
         self.check_accepting()
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
-        found = await resolve_source(request.source, request.version)
+        found = await self.sources.resolve(scope.name, request.source, request.version)
         samples_file = await self._kept_samples(request)
         request = replace(
             request, scope=scope.name, path=found.path, found_version=found.number, samples=(),

@@ -24,7 +24,6 @@ from .eviction import protection
 from .means import Means
 from .placement import Placement
 from .reloading import Reloading
-from .sources import resolve_source
 from .staffing import Staffing
 from .turns import Turns
 from .unloading import Unloading
@@ -173,7 +172,8 @@ class ScopeKeeper:
             with self._failing(version):
                 if not version.path:
                     # It was hosted before the server was started; what is there now is not known yet.
-                    version.path = (await resolve_source(version.source, version.number)).path
+                    found = await self._means.sources.resolve(version.scope, version.source, version.number)
+                    version.path = found.path
                 if eviction := self._evictions.get(version.key):
                     await eviction.wait()
                 if self._means.conversion.is_needed(version.path):

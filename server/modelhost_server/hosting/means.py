@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..sources.sources import Sources
 from ..store.records import Version
 from ..store.store import Store
 from ..workers.template import Templates
@@ -21,6 +22,7 @@ class Means:
     """Stores, processes and limits that a keeper uses and others use, too."""
 
     store: Store
+    sources: Sources
     templates: Templates
     conversion: Conversion
     tuner: Tuner

@@ -1,4 +1,4 @@
-"""ModelService of modelhost.v1, but for its streams, which are in `model_streams`."""
+"""ModelService of modelhost.v1, but for its streams (`model_streams`) and uploads (`uploads`)."""
 
 from __future__ import annotations
 
@@ -87,14 +87,6 @@ class ModelService:
             next_page_token=token,
             revision=store.events.revision,
         )
-
-    async def prepare_upload(self, request: pb.PrepareUploadRequest, call: Call) -> pb.PrepareUploadResponse:
-        """Announces an upload."""
-        raise ModelhostError(Reason.UNSUPPORTED, "this server takes no uploads yet")
-
-    async def upload_model(self, requests: AsyncIterator[pb.UploadModelRequest], call: Call) -> pb.UploadModelResponse:
-        """Takes what is missing of an upload."""
-        raise ModelhostError(Reason.UNSUPPORTED, "this server takes no uploads yet")
 
     def watch_models(self, request: pb.WatchModelsRequest, call: Call) -> AsyncIterator[pb.WatchModelsResponse]:
         """Streams every change of every version."""

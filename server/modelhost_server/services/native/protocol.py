@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelhost.v1 import (
     model_service_pb2,
     optimization_service_pb2,
@@ -18,17 +20,19 @@ from .optimization_service import OptimizationService
 from .prediction_service import PredictionService
 from .scope_service import ScopeService
 from .shared_memory_service import SharedMemoryService
+from .uploads import ModelUploads
 
 
 def native_services(host: Host) -> list[Service]:
     """All of them."""
-    handlers = [
-        (model_service_pb2, ModelService(host)),
-        (prediction_service_pb2, PredictionService(host)),
-        (scope_service_pb2, ScopeService(host)),
-        (shared_memory_service_pb2, SharedMemoryService(host)),
-        (optimization_service_pb2, OptimizationService(Optimizer(host))),
+    services: list[tuple[Any, list[object]]] = [
+        (model_service_pb2, [ModelService(host), ModelUploads(host)]),
+        (prediction_service_pb2, [PredictionService(host)]),
+        (scope_service_pb2, [ScopeService(host)]),
+        (shared_memory_service_pb2, [SharedMemoryService(host)]),
+        (optimization_service_pb2, [OptimizationService(Optimizer(host))]),
     ]
     return [
-        Service(module.DESCRIPTOR.services_by_name[type(handler).__name__], [handler]) for module, handler in handlers
+        Service(module.DESCRIPTOR.services_by_name[type(handlers[0]).__name__], handlers)
+        for module, handlers in services
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ...compat import serving_model_config_pb2 as pb
 from ...errors import Code, ModelhostError
-from ...hosting.sources import local_path
 from ...repositories.model_directory import ModelDirectory
 from ...repositories.policy import policy_of
+from ...sources.local import local_path
 from ...store.names import check_label, check_name
 from ...store.phases import SERVED
 from ...store.store import Store

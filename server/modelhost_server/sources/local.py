@@ -1,8 +1,7 @@
-"""From a source, as a caller names it, to what a worker can load."""
+"""Models on this machine: from a path, or what was put below one, to what a worker can load."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,6 @@ class Resolved:
 
     path: str
     number: int
-
-
-async def resolve_source(source: str, version: int) -> Resolved:
-    """Looks at a source; the disk is asked on another thread, because it may be slow or far away.
-
-    Args:
-        source: a URI or an absolute path.
-        version: the version asked for; 0 for the newest.
-
-    Raises:
-        ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED.
-    """
-    path = local_path(source)
-    return await asyncio.to_thread(_resolve_path, path, version)
 
 
 def local_path(source: str) -> Path:
@@ -79,7 +64,16 @@ def _impossible(source: str) -> ModelhostError:
     )
 
 
-def _resolve_path(path: Path, version: int) -> Resolved:
+def resolve_path(path: Path, version: int) -> Resolved:
+    """Looks at a path. Blocking: the disk may be slow or far away.
+
+    Args:
+        path: of a model, or of a directory of its versions.
+        version: the version asked for; 0 for the newest.
+
+    Raises:
+        ModelhostError: SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED.
+    """
     try:
         if path.is_file():
             if path.suffix not in (".keras", ".tflite"):
@@ -113,6 +107,21 @@ def _resolve_path(path: Path, version: int) -> Resolved:
         f"named by the version's number{have}",
         field="source",
     )
+
+
+def model_in(folder: Path) -> Path:
+    """Where the model is in a directory that was sent or unpacked: it may be a single file, and have directories
+    around it.
+    """
+    while not _holds_saved_model(folder):
+        names = os.listdir(folder)
+        if len(names) != 1 or names[0].isdecimal():
+            break
+        only = folder / names[0]
+        if only.is_file():
+            return only
+        folder = only
+    return folder
 
 
 def _holds_saved_model(path: Path) -> bool:
