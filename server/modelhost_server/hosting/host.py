@@ -32,7 +32,7 @@ from .keeper import ScopeKeeper
 from .many import Outcome, Target, predict_many
 from .means import Means
 from .prediction import Begun, begin
-from .regions import Regions
+from .regions import ByOwner, Regions, keep_forgetting
 from .sources import resolve_source
 from .tuning import CANDIDATES, Tuner
 from .waiting import Waiting
@@ -63,7 +63,7 @@ class Host:
         self.scope_defaults = scope_defaults or ScopeConfig()
         self.converting = Converting()
         self.cache_dir = cache_dir
-        self.regions = Regions(shares_memory)
+        self.regions = ByOwner(lambda: Regions(shares_memory))
         self._templates = Templates()
         digests = Digests(cache_dir)
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
@@ -98,7 +98,7 @@ class Host:
         await self._templates.get(with_tensorflow=False).start()
         await self.create_scope(DEFAULT_SCOPE, self.scope_defaults)
         self._background.run(self._give_back_when_idle())
-        self._background.run(self.regions.keep_forgetting())
+        self._background.run(keep_forgetting(self.regions))
 
     async def _give_back_when_idle(self) -> None:
         """Returns what large tensors left, once nobody asks for more: until then the next one takes it over."""

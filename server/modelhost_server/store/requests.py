@@ -14,13 +14,15 @@ _MAX_ID = 128
 
 
 class RequestMemory(Generic[T]):
-    """The newest request ids, what they asked for, and what came of it."""
+    """The newest request ids, what they asked for, and what came of it. An id is a scope's: it tells nothing to, and
+    collides with nothing of, those who work in another one.
+    """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        self._seen: OrderedDict[str, tuple[Hashable, T]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], tuple[Hashable, T]] = OrderedDict()
         self._capacity = capacity
 
-    def recall(self, request_id: str, content: Hashable) -> T | None:
+    def recall(self, scope: str, request_id: str, content: Hashable) -> T | None:
         """What came of this request; None when it is new or has no id.
 
         Raises:
@@ -32,9 +34,9 @@ class RequestMemory(Generic[T]):
                 f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
                 field="request_id",
             )
-        if request_id not in self._seen:
+        if (scope, request_id) not in self._seen:
             return None
-        asked, outcome = self._seen[request_id]
+        asked, outcome = self._seen[scope, request_id]
         if asked != content:
             raise ModelhostError(
                 Reason.INVALID_REQUEST,
@@ -43,9 +45,9 @@ class RequestMemory(Generic[T]):
             )
         return outcome
 
-    def remember(self, request_id: str, content: Hashable, outcome: T) -> None:
+    def remember(self, scope: str, request_id: str, content: Hashable, outcome: T) -> None:
         """Notes what came of a request."""
         if request_id:
-            self._seen[request_id] = (content, outcome)
+            self._seen[scope, request_id] = (content, outcome)
             while len(self._seen) > self._capacity:
                 self._seen.popitem(last=False)

@@ -16,6 +16,7 @@ from ..call import Service
 from .model_service import ModelService
 from .optimization_service import OptimizationService
 from .prediction_service import PredictionService
+from .rules import MODEL_RULES, OPTIMIZATION_RULES, PREDICTION_RULES, SCOPE_RULES, SHARED_MEMORY_RULES
 from .scope_service import ScopeService
 from .shared_memory_service import SharedMemoryService
 
@@ -23,12 +24,13 @@ from .shared_memory_service import SharedMemoryService
 def native_services(host: Host) -> list[Service]:
     """All of them."""
     handlers = [
-        (model_service_pb2, ModelService(host)),
-        (prediction_service_pb2, PredictionService(host)),
-        (scope_service_pb2, ScopeService(host)),
-        (shared_memory_service_pb2, SharedMemoryService(host)),
-        (optimization_service_pb2, OptimizationService(Optimizer(host))),
+        (model_service_pb2, ModelService(host), MODEL_RULES),
+        (prediction_service_pb2, PredictionService(host), PREDICTION_RULES),
+        (scope_service_pb2, ScopeService(host), SCOPE_RULES),
+        (shared_memory_service_pb2, SharedMemoryService(host), SHARED_MEMORY_RULES),
+        (optimization_service_pb2, OptimizationService(Optimizer(host)), OPTIMIZATION_RULES),
     ]
     return [
-        Service(module.DESCRIPTOR.services_by_name[type(handler).__name__], [handler]) for module, handler in handlers
+        Service(module.DESCRIPTOR.services_by_name[type(handler).__name__], [handler], rules)
+        for module, handler, rules in handlers
     ]
