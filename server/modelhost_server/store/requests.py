@@ -13,30 +13,38 @@ _CAPACITY = 10_000
 _MAX_ID = 128
 
 
-class RequestMemory(Generic[T]):
-    """The newest request ids, what they asked for, and what came of it. An id is a scope's: it tells nothing to, and
-    collides with nothing of, those who work in another one.
+def scoped_id(scope: str, request_id: str) -> str:
+    """The id of a request as it is remembered: ids tell nothing to, and collide with nothing of, who works in another
+    scope.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST when it is too long.
     """
+    if len(request_id) > _MAX_ID:
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
+            field="request_id",
+        )
+    return f"{scope}/{request_id}" if request_id else ""
+
+
+class RequestMemory(Generic[T]):
+    """The newest request ids, what they asked for, and what came of it."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        self._seen: OrderedDict[tuple[str, str], tuple[Hashable, T]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[Hashable, T]] = OrderedDict()
         self._capacity = capacity
 
-    def recall(self, scope: str, request_id: str, content: Hashable) -> T | None:
+    def recall(self, request_id: str, content: Hashable) -> T | None:
         """What came of this request; None when it is new or has no id.
 
         Raises:
-            ModelhostError: INVALID_REQUEST when the id was used for something else, or is too long.
+            ModelhostError: INVALID_REQUEST when the id was used for something else.
         """
-        if len(request_id) > _MAX_ID:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST,
-                f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
-                field="request_id",
-            )
-        if (scope, request_id) not in self._seen:
+        if request_id not in self._seen:
             return None
-        asked, outcome = self._seen[scope, request_id]
+        asked, outcome = self._seen[request_id]
         if asked != content:
             raise ModelhostError(
                 Reason.INVALID_REQUEST,
@@ -45,9 +53,9 @@ class RequestMemory(Generic[T]):
             )
         return outcome
 
-    def remember(self, scope: str, request_id: str, content: Hashable, outcome: T) -> None:
+    def remember(self, request_id: str, content: Hashable, outcome: T) -> None:
         """Notes what came of a request."""
         if request_id:
-            self._seen[scope, request_id] = (content, outcome)
+            self._seen[request_id] = (content, outcome)
             while len(self._seen) > self._capacity:
                 self._seen.popitem(last=False)

@@ -15,7 +15,7 @@ from .operations import LoadRequest, UnloadRequest
 from .pages import page
 from .phases import WANTED, Phase, check_transition
 from .records import Candidate, Loaded, Model, Progress, Scope, ScopeConfig, Tuning, Version
-from .requests import RequestMemory
+from .requests import RequestMemory, scoped_id
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
 
 _MAX_VERSION = 2**63 - 1
@@ -147,7 +147,8 @@ class Store:
                 f"version: expected 0 (the next number) to {_MAX_VERSION}; got {asked}",
                 field="version",
             )
-        remembered = self._loads.recall(scope.name, request.request_id, request)
+        request_id = scoped_id(scope.name, request.request_id)
+        remembered = self._loads.recall(request_id, request)
         if remembered is not None:
             return remembered, False
         if scope.deleting:
@@ -159,7 +160,7 @@ class Store:
         if existing is not None and is_taken and not request.replaces:
             self._check_same(existing, request)
             self.add_labels(existing, request.labels)
-            self._loads.remember(scope.name, request.request_id, request, existing)
+            self._loads.remember(request_id, request, existing)
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
@@ -172,7 +173,7 @@ class Store:
             model.others.append(version)
         else:
             model.versions[number] = version
-        self._loads.remember(scope.name, request.request_id, request, version)
+        self._loads.remember(request_id, request, version)
         self._changed(version, is_seen=not is_taken)
         return version, True
 
@@ -252,7 +253,8 @@ class Store:
         Raises:
             ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND.
         """
-        remembered = self._unloads.recall(request.scope, request.request_id, request)
+        request_id = scoped_id(request.scope, request.request_id)
+        remembered = self._unloads.recall(request_id, request)
         if remembered is not None:
             return remembered, False
         model = find_model(self.scope(request.scope), request.model)
@@ -264,7 +266,7 @@ class Store:
             versions = (found, *model.others_of(found.number))
         for version in versions:
             self.retire(version)
-        self._unloads.remember(request.scope, request.request_id, request, versions)
+        self._unloads.remember(request_id, request, versions)
         return versions, True
 
     def retire(self, version: Version) -> None:
