@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health_pb2
 
+from .access.authenticator import Authenticator
 from .config import ServerConfig
 from .hosting.background import Background
 from .hosting.host import Host
+from .hosting.regions import ByOwner
 from .hosting.tuning import CANDIDATES
 from .journal.journal import Journal
 from .memory import keep_freed_memory
@@ -20,16 +22,20 @@ from .repositories.model_directory import ModelDirectory
 from .repositories.triton_control import Mode, ModelControl
 from .repositories.triton_repository import TritonRepository
 from .services.call import Service
+from .services.health_service import RULES as HEALTH_RULES
 from .services.health_service import HealthService
 from .services.native.protocol import native_services
 from .services.open_inference.protocol import open_inference_services
+from .services.open_inference.regions import SystemRegions
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .sources.sources import Sources
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
+from .transport.guard import Guard
 from .transport.listeners import check_free
+from .transport.reflection import RULES as REFLECTION_RULES
 from .transport.reflection import SERVICE as REFLECTION
 from .transport.reflection import ReflectionService
 from .transport.routes import Route, routes
@@ -45,6 +51,8 @@ _CLOSE_SECONDS = 10.0
 # A transport that is stopped cuts off calls that have arrived and not begun. So it is not stopped for this long, and
 # while predictions run: calls that come are told UNAVAILABLE.
 _REFUSE_SECONDS = 0.5
+# To followers: not to look at directories.
+_NEVER_SECONDS = -1.0
 
 
 class Server:
@@ -53,9 +61,10 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._journal = Journal(config.data_dir, config.accept_lost_journal) if config.data_dir is not None else None
+        sources = Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes)
         self._host = Host(
             config.cache_dir,
-            Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes),
+            sources,
             config.scope_defaults,
             engines=CANDIDATES if config.tuning else (),
             memory_limit_bytes=config.memory_limit_bytes,
@@ -65,6 +74,10 @@ class Server:
         )
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
+        self._authenticator: Authenticator | None = None
+        self._guard: Guard | None = None
+        # Has no scopes, see `Guard`.
+        self._nothing = Host(config.cache_dir, sources, config.scope_defaults, engines=())
         self._control, self._repository = self._model_control()
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
@@ -83,7 +96,10 @@ class Server:
         directories = self._directories()
         if self._repository is not None:
             self._repository.check()
-        config, all_routes = self._config, self._routes()
+        config = self._config
+        if config.access is not None:
+            self._authenticator = Authenticator(config.access)
+        all_routes = self._routes()
         if config.server_processes > 1:
             check_free(config.listen)
         transport = make_transport(config.transport, all_routes, config.transport_options)
@@ -94,9 +110,11 @@ class Server:
             # Whoever does not use it need not have it in memory, nor installed.
             from .rest.door import RestDoor
 
-            self._rest = RestDoor(self._host, all_routes, config.transport_options)
+            self._rest = RestDoor(self._host, self._nothing, all_routes, self._guard, config.transport_options)
             rest_urls = [self._rest.listen(config.rest)]
         await self._host.start()
+        if self._authenticator is not None:
+            self._background.run(self._authenticator.follow())
         await transport.start()
         if self._rest is not None:
             await self._rest.start()
@@ -141,18 +159,34 @@ class Server:
         return control, TritonRepository(control, directory, mode, config.load_model, config.repository_poll_secs)
 
     def _routes(self) -> list[Route]:
-        host = self._host
+        """The methods of all services; where callers are authenticated, guarded."""
+        regions = ByOwner(SystemRegions)
+        all_routes = self._routes_over(self._host, self._followers, self._control, regions)
+        if self._authenticator is None:
+            return all_routes
+        nothing = self._nothing
+        # What a caller has registered is there, whatever scope it asks for.
+        nothing.regions = self._host.regions
+        mode = Mode(self._config.model_control_mode)
+        control = ModelControl(nothing, None, mode) if self._repository is not None else ModelControl(nothing)
+        self._guard = Guard(
+            self._authenticator, self._routes_over(nothing, Followers(nothing, _NEVER_SECONDS), control, regions)
+        )
+        return [self._guard.guarded(route) for route in all_routes]
+
+    def _routes_over(
+        self, host: Host, followers: Followers, control: ModelControl, regions: ByOwner[SystemRegions]
+    ) -> list[Route]:
+        config = self._config
         services = [
             *native_services(host),
-            *tensorflow_serving_services(
-                host, self._followers, self._config.allow_version_labels_for_unavailable_models
-            ),
-            *open_inference_services(host, self._control, self._config.server_name),
+            *tensorflow_serving_services(host, followers, config.allow_version_labels_for_unavailable_models),
+            *open_inference_services(host, control, regions, config.server_name),
         ]
-        health = HealthService(self._host, [service.name for service in services])
-        services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health]))
-        reflection = ReflectionService([*services, Service(REFLECTION, [])])
-        return routes([*services, Service(REFLECTION, [reflection])])
+        health = HealthService(host, [service.name for service in services])
+        services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health], HEALTH_RULES))
+        reflection = ReflectionService([*services, Service(REFLECTION, [], REFLECTION_RULES)])
+        return routes([*services, Service(REFLECTION, [reflection], REFLECTION_RULES)])
 
     async def run_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains: no new calls, calls under way answered, workers ended."""
@@ -172,6 +206,7 @@ class Server:
         await self._background.cancel()
         await self._followers.close()
         self._host.drain()
+        self._nothing.drain()
         if self._transport is not None:
             deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
             await asyncio.sleep(_REFUSE_SECONDS)

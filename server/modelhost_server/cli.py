@@ -89,6 +89,14 @@ def serve(
             help="PEM authorities; only clients with a certificate of theirs are let in.", rich_help_panel=_LISTENING
         ),
     ] = None,
+    access: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of `modelhost token`; only callers that it knows are answered.",
+            show_default="off",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
     max_receive_bytes: Annotated[
         int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB", rich_help_panel=_LISTENING)

@@ -45,6 +45,7 @@ class ServerConfig(BaseSettings):
     tls_certificate: Path | None = Field(None, description="PEM certificate chain of the TCP listeners")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; only clients they vouch for are let in")
+    access: Path | None = Field(None, description="access file; only callers that it knows are answered")
     max_receive_bytes: int = Field(64 << 20, ge=1 << 10, le=(1 << 31) - 1, description="largest request, in bytes")
     max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
@@ -133,7 +134,9 @@ class ServerConfig(BaseSettings):
         tls = None
         if self.tls_certificate is not None and self.tls_key is not None:
             tls = Identity(self.tls_certificate, self.tls_key, self.tls_client_ca)
-        return TransportOptions(self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1)
+        return TransportOptions(
+            self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1, self.access is not None
+        )
 
     @property
     def shares_memory(self) -> bool:

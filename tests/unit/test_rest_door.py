@@ -26,7 +26,7 @@ def test_who_calls_is_who_has_connected() -> None:
     route = Route("/inference.GRPCInferenceService/ServerLive", False, False, live, bytes, serialized)
 
     async def run() -> None:
-        door = RestDoor(None, [route], TransportOptions(1 << 20))  # type: ignore[arg-type]
+        door = RestDoor(None, None, [route], None, TransportOptions(1 << 20))  # type: ignore[arg-type]
         url = door.listen("127.0.0.1:0")
         await door.start()
         async with httpx.AsyncClient(base_url=url, headers={"X-Forwarded-For": "10.0.0.7"}) as client:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from modelhost_server.errors import Reason
-from modelhost_server.store.requests import RequestMemory
+from modelhost_server.store.requests import RequestMemory, scoped_id
 from test_store_phases import refused
 
 
@@ -41,8 +41,12 @@ def test_an_id_used_for_something_else_is_refused() -> None:
 
 @pytest.mark.parametrize("length", [129, 10_000])
 def test_a_long_id_is_refused_in_few_words(length: int) -> None:
-    memory: RequestMemory[Any, str] = RequestMemory()
-    assert memory.recall("x" * 128, "content") is None
+    assert scoped_id("s", "x" * 128) == "s/" + "x" * 128
     with refused(Reason.INVALID_REQUEST) as caught:
-        memory.recall("x" * length, "content")
+        scoped_id("s", "x" * length)
     assert len(caught.value.message) < 200
+
+
+def test_an_id_is_of_one_scope() -> None:
+    assert scoped_id("a", "id") != scoped_id("b", "id")
+    assert scoped_id("a", "") == ""

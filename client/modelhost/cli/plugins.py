@@ -1,4 +1,4 @@
-"""Commands of other packages: the entry points of group "modelhost.commands", each a Typer application of one command.
+"""Commands of other packages: the entry points of group "modelhost.commands", each a Typer application.
 
 The server's are known by name even where they are not installed, to tell people how to get them.
 """
@@ -13,7 +13,7 @@ import typer
 from . import exits
 
 _GROUP = "modelhost.commands"
-_SERVER_COMMANDS = ("serve",)
+_SERVER_COMMANDS = ("serve", "subject", "token")
 _INSTALL_SERVER = "pip install 'modelhost[server]'"
 
 

@@ -95,7 +95,7 @@ class Changes:
         self._recording.mark_model(version.scope, version.model)
         error = await self._written()
         if error is not None:
-            self._store.loads.forget(request.request_id)
+            self._store.loads.forget(request.memory_id)
             if labels is not None:
                 self._put_back_labels(version.scope, version.model, request.labels, labels)
         return error
@@ -112,7 +112,7 @@ class Changes:
             for version in versions:
                 self._store.retire(version)
             return None
-        self._store.unloads.forget(request.request_id)
+        self._store.unloads.forget(request.memory_id)
         for version in staying:
             version.is_leaving = False
         self._recording.mark_model(request.scope, request.model)

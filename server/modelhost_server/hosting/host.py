@@ -40,7 +40,7 @@ from .means import Means
 from .postponed import postpone
 from .prediction import Begun, begin
 from .recording import Recording
-from .regions import Regions
+from .regions import ByOwner, Regions, keep_forgetting
 from .restoring import load_restored, restore
 from .room import Room
 from .tuning import CANDIDATES, Tuner
@@ -85,7 +85,7 @@ class Host:
         self.sources = sources
         # Files that versions need and that cannot be made again; without a journal they go the way of the rest.
         self.files_dir = journal.directory if journal is not None else cache_dir
-        self.regions = Regions(shares_memory)
+        self.regions = ByOwner(lambda: Regions(shares_memory))
         self._templates = Templates()
         digests = Digests(cache_dir)
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
@@ -136,7 +136,7 @@ class Host:
         if versions:
             self._background.run(load_restored(versions, self._load))
         self._background.run(self._give_back_when_idle())
-        self._background.run(self.regions.keep_forgetting())
+        self._background.run(keep_forgetting(self.regions))
         self._background.run(self._keep_collecting())
 
     async def _give_back_when_idle(self) -> None:

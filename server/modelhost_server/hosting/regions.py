@@ -14,7 +14,9 @@ import os
 import re
 import stat
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from ..errors import ModelhostError, Reason, brief
 from ..store.names import check_name
@@ -74,7 +76,7 @@ class _OpenRange(FileRange):
 
 
 class Regions:
-    """The regions that callers have registered."""
+    """The regions that a caller has registered."""
 
     def __init__(self, enabled: bool, directory: Path = DIRECTORY, limit: int = LIMIT) -> None:
         self._enabled = enabled
@@ -149,12 +151,6 @@ class Regions:
         for name in [name for name, region in self._regions.items() if not region.is_held()]:
             del self._regions[name]
 
-    async def keep_forgetting(self) -> None:
-        """Forgets regions as their callers go, without end."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.forget_abandoned()
-
     def check_enabled(self) -> None:
         """Raises ModelhostError, UNSUPPORTED, where callers share no memory with this server."""
         if not self._enabled:
@@ -179,6 +175,40 @@ class Regions:
         if not opened.is_held():
             raise _invalid("file_name", "expected its caller to hold an exclusive flock on {}", file_name)
         return opened
+
+
+_Registry = TypeVar("_Registry")
+
+
+class ByOwner(Generic[_Registry]):
+    """A registry for each caller: none sees, uses or forgets what another one has registered.
+
+    Args:
+        make: makes one.
+    """
+
+    def __init__(self, make: Callable[[], _Registry]) -> None:
+        self._make = make
+        self._registries: dict[str, _Registry] = {}
+
+    def of(self, owner: str) -> _Registry:
+        """The registry of one caller, see `Call.owner`."""
+        found = self._registries.get(owner)
+        if found is None:
+            found = self._registries[owner] = self._make()
+        return found
+
+    def all(self) -> list[_Registry]:
+        """Those that there are."""
+        return list(self._registries.values())
+
+
+async def keep_forgetting(regions: ByOwner[Regions]) -> None:
+    """Forgets regions as their callers go, without end."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        for registry in regions.all():
+            registry.forget_abandoned()
 
 
 def _is_locked(fd: int) -> bool:

@@ -47,9 +47,9 @@ def _restore_request(store: Store, kept: KeptRequest) -> None:
             version = _gone(request.scope, request.model, number, created)
         versions.append(version)
     if isinstance(request, LoadRequest):
-        store.loads.remember(request.request_id, request, versions[0])
+        store.loads.remember(request.memory_id, request, versions[0])
     else:
-        store.unloads.remember(request.request_id, request, tuple(versions))
+        store.unloads.remember(request.memory_id, request, tuple(versions))
 
 
 def _gone(scope: str, model: str, number: int, created: float) -> Version:

@@ -119,7 +119,7 @@ def request_rows(position: int, request: LoadRequest | UnloadRequest, outcome: I
     else:
         kind, content = UNLOAD, _text(_ASKED_UNLOAD, request)
     versions = [(version.number, version.created) for version in outcome]
-    return _by_key("requests", (kind, request.request_id, position, content, json.dumps(versions)))
+    return _by_key("requests", (kind, request.memory_id, position, content, json.dumps(versions)))
 
 
 def setting_rows(name: str, value: str) -> dict[Key, Row]:

@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import Code, ForeignError
+from ..services.call import Call
+from ..transport.asgi import caller, credentials_of
 from .failures import Dialect, error_response
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -19,11 +21,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _CLIENT_LEFT = 499
 
 
-def answering(endpoint: Endpoint, dialect: Dialect) -> Endpoint:
-    """The endpoint, with whatever goes wrong told in a protocol's words."""
+def answering(endpoint: Endpoint, dialect: Dialect, admit: Callable[[Call], Call]) -> Endpoint:
+    """The endpoint, for calls that are admitted, with whatever goes wrong told in a protocol's words."""
 
     async def answer(request: Request) -> Response:
         try:
+            # Before the body is read; HTTP has no deadlines.
+            request.state.call = admit(Call(None, caller(request.scope), credentials_of(request.scope)))
             return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_LEFT)

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 
+from ..hosting.host import Host
 from ..services.call import Call
-from ..transport.asgi import caller, credentials_of
+from ..transport.guard import Guard
 from ..transport.routes import Route
 
 _Result = TypeVar("_Result")
@@ -20,8 +21,35 @@ _Response = TypeVar("_Response", bound=Message)
 class Methods:
     """The methods of services that answer one request with one response."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], host: Host, nothing: Host, guard: Guard | None) -> None:
         self._routes = {route.path: route for route in routes}
+        self._host = host
+        self._nothing = nothing
+        self._guard = guard
+
+    def admit(self, call: Call) -> Call:
+        """The call, with who calls.
+
+        Raises:
+            ModelhostError: UNAUTHENTICATED.
+        """
+        return call if self._guard is None else self._guard.admit(call)
+
+    def admit_anybody(self, call: Call) -> Call:
+        """The call, with who calls if that is known."""
+        return call if self._guard is None else self._guard.admit_anybody(call)
+
+    def host(self, path: str, scope: str, call: Call) -> Host:
+        """The host, for what goes by a method's rule and past the method: one without scopes when the caller is not to
+        know of this scope.
+
+        Raises:
+            ModelhostError: PERMISSION_DENIED.
+        """
+        rule = self._routes[path].rule
+        if self._guard is None or rule is None or self._guard.sees(rule, scope, call):
+            return self._host
+        return self._nothing
 
     async def __call__(self, path: str, message: Message, response: type[_Response], call: Call) -> _Response:
         """What a method answers.
@@ -39,8 +67,9 @@ class Methods:
 
 
 def call_of(request: Request) -> Call:
-    """Who calls. HTTP has no deadlines."""
-    return Call(None, caller(request.scope), credentials_of(request.scope))
+    """The call that a request is, as it was admitted."""
+    call: Call = request.state.call
+    return call
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:

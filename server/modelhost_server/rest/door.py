@@ -13,25 +13,37 @@ import uvicorn
 
 from ..hosting.host import Host
 from ..transport.base import TransportOptions
+from ..transport.guard import Guard
 from ..transport.listeners import Listeners
 from ..transport.routes import Route
 from . import open_inference, paths, tensorflow_serving
 from .application import rest_application
 from .calls import Methods
+from .certificates import CertificateProtocol
 
 # Clients keep connections and do not expect them to go; nothing is lost by keeping them, too.
 _KEEP_ALIVE_SECONDS = 600
 
 
 class RestDoor:
-    """HTTP beside gRPC, over the same services. Listens, starts and stops once, in this order."""
+    """HTTP beside gRPC, over the same services. Listens, starts and stops once, in this order.
 
-    def __init__(self, host: Host, routes: Sequence[Route], options: TransportOptions) -> None:
+    Args:
+        host: what the services are over.
+        nothing: a host that has no scopes, see `Guard`.
+        routes: the services' methods.
+        guard: whom they ask who may do what; None where callers are not authenticated.
+        options: as every transport's.
+    """
+
+    def __init__(
+        self, host: Host, nothing: Host, routes: Sequence[Route], guard: Guard | None, options: TransportOptions
+    ) -> None:
         paths.register()
-        methods = Methods(routes)
+        methods = Methods(routes, host, nothing, guard)
         self._application = rest_application(
             [
-                *tensorflow_serving.routes(host, methods, options.max_receive_bytes),
+                *tensorflow_serving.routes(methods, options.max_receive_bytes),
                 *open_inference.routes(methods, options.max_receive_bytes),
             ]
         )
@@ -76,7 +88,7 @@ class RestDoor:
             if self._tls.client_ca is not None:
                 secured |= {"ssl_ca_certs": str(self._tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return uvicorn.Config(
-            self._application, http="h11", ws="none", lifespan="off", log_config=None, log_level="error",
+            self._application, http=CertificateProtocol, ws="none", lifespan="off", log_config=None, log_level="error",
             access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             # Who calls is who has connected, whatever the headers say: callers share the queue fairly.
             proxy_headers=False, **secured,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 from starlette.responses import Response
 
-from ..errors import Code, ForeignError, ModelhostError
+from ..errors import Code, ForeignError, ModelhostError, Reason
 from ..services.failures import as_modelhost_error
 
 JSON = "application/json"
@@ -53,6 +53,8 @@ class Dialect:
             known = as_modelhost_error(error)
             if known.retry_after is not None:
                 headers["Retry-After"] = str(math.ceil(known.retry_after))
+            if known.reason is Reason.UNAUTHENTICATED:
+                headers["WWW-Authenticate"] = "Bearer"
             error = self.translate(known)
         return error_response(self.statuses.get(error.code, 500), error.message, headers)
 

@@ -30,9 +30,9 @@ def routes(methods: Methods, max_body_bytes: int) -> list[Route]:
     api = _Api(methods, max_body_bytes)
     dialect = Dialect(translate, OPEN_INFERENCE_STATUSES)
     gets = [
-        ("/v2", api.metadata), ("/v2/health/live", api.live), ("/v2/health/ready", api.ready),
-        ("/v2/models/stats", api.statistics),
+        ("/v2", api.metadata), ("/v2/models/stats", api.statistics),
     ]  # fmt: skip
+    health = [("/v2/health/live", api.live), ("/v2/health/ready", api.ready)]
     posts = []
     for version in ("/versions/{version}", ""):
         model = "/v2/models/{model:model}" + version
@@ -43,8 +43,12 @@ def routes(methods: Methods, max_body_bytes: int) -> list[Route]:
         ]  # fmt: skip
     return [
         *admin_routes(methods, max_body_bytes, dialect),
-        *(Route(path, answering(endpoint, dialect), methods=["POST"]) for path, endpoint in posts),
-        *(Route(path, answering(endpoint, dialect), methods=["GET"]) for path, endpoint in gets),
+        *(Route(path, answering(endpoint, dialect, methods.admit), methods=["POST"]) for path, endpoint in posts),
+        *(Route(path, answering(endpoint, dialect, methods.admit), methods=["GET"]) for path, endpoint in gets),
+        *(
+            Route(path, answering(endpoint, dialect, methods.admit_anybody), methods=["GET"])
+            for path, endpoint in health
+        ),
     ]
 
 

@@ -45,7 +45,9 @@ def routes(methods: Methods, max_body_bytes: int, dialect: Dialect) -> list[Rout
             found.append(("GET", f"{base}{region}/status", regions.status))
             found.append(("POST", f"{base}{region}/unregister", regions.unregister))
         found.append(("POST", f"{base}/region/{{region}}/register", regions.register))
-    return [Route(path, answering(endpoint, dialect), methods=[method]) for method, path, endpoint in found]
+    return [
+        Route(path, answering(endpoint, dialect, methods.admit), methods=[method]) for method, path, endpoint in found
+    ]
 
 
 class _Api:

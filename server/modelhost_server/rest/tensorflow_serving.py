@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..compat import serving_inference_pb2, serving_model_service_pb2, serving_prediction_service_pb2
-from ..hosting.host import Host
 from ..services.tensorflow_serving.checks import find_signature
 from ..services.tensorflow_serving.errors import invalid, translate
 from ..services.tensorflow_serving.names import Target
@@ -33,26 +32,25 @@ _MAX_VERSION = 2**63 - 1
 _LARGE_BYTES = 64 << 10
 
 
-def routes(host: Host, methods: Methods, max_body_bytes: int) -> list[Route]:
+def routes(methods: Methods, max_body_bytes: int) -> list[Route]:
     """All of them."""
-    api = _Api(host, methods, max_body_bytes)
+    api = _Api(methods, max_body_bytes)
     dialect = Dialect(translate, TENSORFLOW_SERVING_STATUSES)
     verbs = {"predict": api.predict, "classify": api.classify, "regress": api.regress}
     found = []
     for version in ("/versions/{version:number}", "/labels/{label}", ""):
         model = "/v1/models/{model:model}" + version
         for verb, endpoint in verbs.items():
-            found.append(Route(f"{model}:{verb}", answering(endpoint, dialect), methods=["POST"]))
-        found.append(Route(f"{model}/metadata", answering(api.metadata, dialect), methods=["GET"]))
-        found.append(Route(model, answering(api.status, dialect), methods=["GET"]))
+            found.append(Route(f"{model}:{verb}", answering(endpoint, dialect, methods.admit), methods=["POST"]))
+        found.append(Route(f"{model}/metadata", answering(api.metadata, dialect, methods.admit), methods=["GET"]))
+        found.append(Route(model, answering(api.status, dialect, methods.admit), methods=["GET"]))
     return found
 
 
 class _Api:
     """What the routes lead to."""
 
-    def __init__(self, host: Host, methods: Methods, max_body_bytes: int) -> None:
-        self._host = host
+    def __init__(self, methods: Methods, max_body_bytes: int) -> None:
         self._methods = methods
         self._max_body_bytes = max_body_bytes
 
@@ -61,14 +59,16 @@ class _Api:
         body = await read_body(request, self._max_body_bytes)
         document = read_object(body)
         target = _target(request, signature_name(document))
-        async with acquired(self._host, target) as version:
+        call = call_of(request)
+        host = self._methods.host(_PREDICTION + "Predict", target.place[0], call)
+        async with acquired(host, target) as version:
             found = find_signature(version, target.signature)
             if found is None:
                 raise invalid(f'Serving signature name: "{target.signature_name}" not found in signature def')
             inputs, as_rows = tensors(document, found[1])
             # What they are made for is what must run them.
             target = target._replace(version=version.number, label=None)
-            begun = begin(self._host, target, inputs, (), call_of(request))
+            begun = begin(host, target, inputs, (), call)
         outputs = (await while_there(request, begun.result())).outputs
         return _answer(predictions(outputs) if as_rows else outputs_document(outputs))
 

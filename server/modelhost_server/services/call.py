@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from ..access.identity import NO_CREDENTIALS, Credentials, Identity
+from ..access.grants import permission_denied
+from ..access.identity import NO_CREDENTIALS, Credentials, Identity, Role
 from ..errors import ForeignError, ModelhostError
+from ..store.store import no_scope
+from .rules import Rules
 
 # Other projects' messages and services have names of our own behind this, see `compat`.
 _FOREIGN = "modelhost.compat."
@@ -35,6 +38,25 @@ class Call:
         """The same with another deadline."""
         return Call(deadline, self.caller, self.credentials, self.identity)
 
+    def sees(self, scope: str) -> bool:
+        """Whether a scope is there for who calls."""
+        return self.identity is None or bool(self.identity.role_on(scope))
+
+    def require(self, role: Role, scope: str) -> None:
+        """Checks a part of a request that fails alone; the guard has checked whatever fails as a whole.
+
+        Raises:
+            ModelhostError: PERMISSION_DENIED; SCOPE_NOT_FOUND when the scope is not there for who calls.
+        """
+        if self.identity is None or self.identity.role_on(scope) >= role:
+            return
+        raise permission_denied(self.identity, scope, role) if self.sees(scope) else no_scope(scope)
+
+    @property
+    def owner(self) -> str:
+        """Whose what a call registers is; all callers are one where they are not authenticated."""
+        return "" if self.identity is None else self.identity.name
+
     @property
     def who(self) -> str:
         """Whom turns and limits go by: the identity, or the connection where there is none."""
@@ -58,11 +80,13 @@ class Service:
         descriptor: its methods.
         handlers: each method is one of them's, of that name in snake case: it takes a request (or an asynchronous
             iterator of requests) and a `Call`, and answers an awaitable response (or an asynchronous iterator of them).
+        rules: what its methods ask of their callers.
         translate: the protocol's own words for an error; None where ours are the protocol's.
     """
 
     descriptor: ServiceDescriptor
     handlers: Sequence[object]
+    rules: Rules
     translate: Callable[[ModelhostError], ForeignError] | None = None
 
     @property

@@ -10,12 +10,24 @@ from collections.abc import AsyncIterator, Collection
 
 from grpc_health.v1 import health_pb2
 
+from ..access.identity import Role
 from ..errors import ModelhostError, Reason, brief
 from ..hosting.host import Host
 from .call import Call
+from .rules import ANYBODY, Rule, Rules
 
 _Status = health_pb2.HealthCheckResponse
 _PARTS = 4
+
+
+def _scope_of(request: health_pb2.HealthCheckRequest) -> str | None:
+    """The scope of a model; the server and its services are of none."""
+    parts = request.service.split("/")
+    return parts[1] if len(parts) == _PARTS and (parts[0], parts[2]) == ("scopes", "models") else None
+
+
+_RULE = Rule(Role.PREDICT, _scope_of, is_open=True)
+RULES: Rules = {"Check": _RULE, "Watch": _RULE, "List": ANYBODY}
 
 
 class HealthService:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..samples import Sample
 from .records import Description, Loaded, LoadOptions
+from .requests import scoped_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class LoadRequest:
     description: Description = field(default_factory=Description, compare=False)
     is_kept: bool = field(default=True, compare=False)
 
+    @property
+    def memory_id(self) -> str:
+        """See `scoped_id`."""
+        return scoped_id(self.scope, self.request_id)
+
 
 @dataclass(frozen=True, slots=True)
 class UnloadRequest:
@@ -50,3 +56,8 @@ class UnloadRequest:
     label: str = ""
     all_versions: bool = False
     request_id: str = ""
+
+    @property
+    def memory_id(self) -> str:
+        """See `scoped_id`."""
+        return scoped_id(self.scope, self.request_id)

@@ -14,6 +14,22 @@ _CAPACITY = 10_000
 _MAX_ID = 128
 
 
+def scoped_id(scope: str, request_id: str) -> str:
+    """The id of a request as it is remembered: ids tell nothing to, and collide with nothing of, who works in another
+    scope.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST when it is too long.
+    """
+    if len(request_id) > _MAX_ID:
+        raise ModelhostError(
+            Reason.INVALID_REQUEST,
+            f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
+            field="request_id",
+        )
+    return f"{scope}/{request_id}" if request_id else ""
+
+
 class RequestMemory(Generic[C, T]):
     """The newest request ids, what they asked for, and what came of it."""
 
@@ -27,14 +43,8 @@ class RequestMemory(Generic[C, T]):
         """What came of this request; None when it is new or has no id.
 
         Raises:
-            ModelhostError: INVALID_REQUEST when the id was used for something else, or is too long.
+            ModelhostError: INVALID_REQUEST when the id was used for something else.
         """
-        if len(request_id) > _MAX_ID:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST,
-                f"request_id: expected at most {_MAX_ID} characters; got {len(request_id)}",
-                field="request_id",
-            )
         if request_id not in self._seen:
             return None
         asked, outcome = self._seen[request_id]

@@ -21,6 +21,23 @@ from .resolve import find_model, find_version, next_to_serve, not_available, ser
 _MAX_VERSION = 2**63 - 1
 
 
+# Whether a scope is there for who asks.
+Sees = Callable[[str], bool]
+
+
+def _all(scope: str) -> bool:
+    return True
+
+
+def no_scope(name: str) -> ModelhostError:
+    """What is told of a scope that is not there."""
+    return ModelhostError(
+        Reason.SCOPE_NOT_FOUND,
+        f"there is no scope {brief(name)}; create it first (modelhost scope create)",
+        resource=scope_resource(name[:MAX_LENGTH]),
+    )
+
+
 class Store:
     """Scopes, models, versions, their phases, labels and handles."""
 
@@ -62,16 +79,13 @@ class Store:
         """
         scope = self._scopes.get(name or DEFAULT_SCOPE)
         if scope is None:
-            raise ModelhostError(
-                Reason.SCOPE_NOT_FOUND,
-                f"there is no scope {brief(name)}; create it first (modelhost scope create)",
-                resource=scope_resource(name[:MAX_LENGTH]),
-            )
+            raise no_scope(name)
         return scope
 
-    def scopes(self, page_size: int = 0, page_token: str = "") -> tuple[list[Scope], str]:
-        """A page of the scopes by name, and the next page's token."""
-        keys, token = page([(name,) for name in sorted(self._scopes)], page_size, page_token, "scopes")
+    def scopes(self, page_size: int = 0, page_token: str = "", sees: Sees = _all) -> tuple[list[Scope], str]:
+        """A page of the scopes by name, of those that `sees` says yes to, and the next page's token."""
+        names = [(name,) for name in sorted(self._scopes) if sees(name)]
+        keys, token = page(names, page_size, page_token, "scopes")
         return [self._scopes[name] for (name,) in keys], token
 
     def all_scopes(self) -> Sequence[Scope]:
@@ -133,7 +147,7 @@ class Store:
                 f"version: expected 0 (the next number) to {_MAX_VERSION}; got {asked}",
                 field="version",
             )
-        remembered = self.loads.recall(request.request_id, request)
+        remembered = self.loads.recall(request.memory_id, request)
         if remembered is not None:
             return remembered, False
         if scope.deleting:
@@ -145,7 +159,7 @@ class Store:
         if existing is not None and is_taken and not request.replaces:
             self._check_same(existing, request)
             self.add_labels(existing, request.labels)
-            self.loads.remember(request.request_id, request, existing)
+            self.loads.remember(request.memory_id, request, existing)
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
@@ -159,7 +173,7 @@ class Store:
             model.others.append(version)
         else:
             model.versions[number] = version
-        self.loads.remember(request.request_id, request, version)
+        self.loads.remember(request.memory_id, request, version)
         self._changed(version, is_seen=not is_taken)
         return version, True
 
@@ -278,7 +292,7 @@ class Store:
         Raises:
             ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND.
         """
-        remembered = self.unloads.recall(request.request_id, request)
+        remembered = self.unloads.recall(request.memory_id, request)
         if remembered is not None:
             return remembered, False
         model = find_model(self.scope(request.scope), request.model)
@@ -288,7 +302,7 @@ class Store:
         else:
             found = find_version(model, request.version, request.label)
             versions = (found, *model.others_of(found.number))
-        self.unloads.remember(request.request_id, request, versions)
+        self.unloads.remember(request.memory_id, request, versions)
         return versions, True
 
     def retire(self, version: Version) -> None:
@@ -437,9 +451,13 @@ class Store:
         """
         return find_model(self.scope(scope), model)
 
-    def models(self, scope: str = "", page_size: int = 0, page_token: str = "") -> tuple[list[Model], str]:
-        """A page of the models by scope and name (of all scopes when `scope` is empty), and the next page's token."""
-        scopes = [self.scope(scope)] if scope else list(self._scopes.values())
+    def models(
+        self, scope: str = "", page_size: int = 0, page_token: str = "", sees: Sees = _all
+    ) -> tuple[list[Model], str]:
+        """A page of the models by scope and name, and the next page's token. When `scope` is empty, of all scopes that
+        `sees` says yes to.
+        """
+        scopes = [self.scope(scope)] if scope else [found for name, found in self._scopes.items() if sees(name)]
         keys = sorted((s.name, model) for s in scopes for model in s.models)
         chosen, token = page(keys, page_size, page_token, f"models/{scope}")
         return [self._scopes[s].models[m] for s, m in chosen], token

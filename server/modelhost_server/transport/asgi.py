@@ -98,6 +98,7 @@ class GrpcApplication:
 
 
 async def _serve(route: Route, requests: _Requests, answer: _Answer, call: Call) -> None:
+    call = route.admit(call)
     given = requests if route.streams_requests else await requests.only()
     if not route.streams_responses:
         await answer.write(route.serialize(await route.behaviour(given, call)))

@@ -147,7 +147,8 @@ async def _abort(context: _Context, route: Route, error: Exception) -> NoReturn:
 def _answer(route: Route, credentials_of: _ReadCredentials) -> Any:
     async def answer(request: Any, context: _Context) -> Any:
         try:
-            return await route.behaviour(_given(request, route), _call(context, credentials_of))
+            call = route.admit(_call(context, credentials_of))
+            return await route.behaviour(_given(request, route), call)
         except Exception as error:
             await _abort(context, route, error)
 
@@ -157,7 +158,8 @@ def _answer(route: Route, credentials_of: _ReadCredentials) -> Any:
 def _answer_stream(route: Route, credentials_of: _ReadCredentials) -> Any:
     async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
         try:
-            async with aclosing(route.behaviour(_given(request, route), _call(context, credentials_of))) as responses:
+            call = route.admit(_call(context, credentials_of))
+            async with aclosing(route.behaviour(_given(request, route), call)) as responses:
                 async for response in responses:
                     yield response
         except Exception as error:

@@ -12,7 +12,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ..services.call import Call, Service, foreign_name
+from ..services.rules import KNOWN, Rules
 
+# Names of services and messages are everybody's who is known.
+RULES: Rules = {"ServerReflectionInfo": KNOWN}
 SERVICE = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
 

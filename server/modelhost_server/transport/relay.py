@@ -67,6 +67,7 @@ class Relay:
 
     async def _answer(self, call_id: int, route: Route, given: bytes | Inflow, call: Call) -> None:
         try:
+            call = route.admit(call)
             parsed = _parse_all(given, route) if isinstance(given, Inflow) else route.parse(given)
             if not route.streams_responses:
                 response = await route.behaviour(parsed, call)

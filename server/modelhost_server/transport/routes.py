@@ -16,9 +16,14 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.status_pb2 import Status
 
-from ..services.call import Codec, Service, foreign_name
+from ..services.call import Call, Codec, Service, foreign_name
 from ..services.failures import no_message
+from ..services.rules import Rule
 from .status import status_of
+
+
+def _as_it_is(call: Call) -> Call:
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,9 @@ class Route:
         behaviour: what the service does, given that and a `Call`. Raises ModelhostError.
         parse: makes a request of its bytes. Raises ModelhostError: INVALID_REQUEST.
         serialize: makes bytes of a response.
+        rule: what it asks of its caller; None if nobody has said.
         status: what a caller is told of an error.
+        admit: finds out who calls, before anything of a request is looked at. Raises ModelhostError: UNAUTHENTICATED.
     """
 
     path: str
@@ -41,7 +48,9 @@ class Route:
     behaviour: Callable[[Any, Any], Any]
     parse: Callable[[bytes], Any]
     serialize: Callable[[Any], bytes]
+    rule: Rule | None = None
     status: Callable[[Exception], Status] = status_of
+    admit: Callable[[Call], Call] = _as_it_is
 
 
 def routes(services: Iterable[Service]) -> list[Route]:
@@ -60,6 +69,7 @@ def _route(service: Service, method: MethodDescriptor) -> Route:
         getattr(handler, name),
         codec.parse or _parser(method),
         codec.serialize or GetMessageClass(method.output_type).SerializeToString,
+        service.rules.get(method.name),
         partial(status_of, translate=service.translate) if service.translate else status_of,
     )
 

@@ -36,7 +36,7 @@ class ModelService:
 
     def load_models(self, request: pb.LoadModelsRequest, call: Call) -> AsyncIterator[pb.LoadModelsResponse]:
         """Loads several versions, and streams how they fare."""
-        return load_many(self._host, request, load_request, load_response)
+        return load_many(self._host, request, load_request, load_response, call)
 
     async def unload_model(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelResponse:
         """Unloads one version, or all versions of a model."""
@@ -81,7 +81,7 @@ class ModelService:
     async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         """Lists models."""
         store = self._host.store
-        models, token = store.models(request.scope, request.page_size, request.page_token)
+        models, token = store.models(request.scope, request.page_size, request.page_token, call.sees)
         return pb.ListModelsResponse(
             models=[model_message(model, request.view or BASIC) for model in models],
             next_page_token=token,
@@ -90,7 +90,7 @@ class ModelService:
 
     def watch_models(self, request: pb.WatchModelsRequest, call: Call) -> AsyncIterator[pb.WatchModelsResponse]:
         """Streams every change of every version."""
-        return watch(self._host, request)
+        return watch(self._host, request, call)
 
 
 def load_request(message: pb.LoadModelRequest) -> LoadRequest:

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from modelhost.v1 import model_pb2
 from modelhost.v1 import model_service_pb2 as pb
 
+from ...access.identity import Role
 from ...hosting.host import Host
 from ...store.events import Event
 from ...store.names import DEFAULT_SCOPE
 from ...store.operations import LoadRequest
 from ...store.records import Version
+from ..call import Call
 from ..failures import as_modelhost_error
 from .failures import error_message
 from .messages import BASIC, progress_message, version_message
@@ -23,6 +25,7 @@ async def load_many(
     request: pb.LoadModelsRequest,
     parse: Callable[[pb.LoadModelRequest], LoadRequest],
     respond: Callable[[Version], pb.LoadModelResponse],
+    call: Call,
 ) -> AsyncIterator[pb.LoadModelsResponse]:
     """Runs the loads of a LoadModels request; see the proto."""
     total = len(request.loads)
@@ -37,6 +40,7 @@ async def load_many(
 
     async def load(index: int, message: pb.LoadModelRequest) -> None:
         try:
+            call.require(Role.MANAGE, message.scope or DEFAULT_SCOPE)
             load = parse(message)
             version = await host.begin_load(load)
             index_of[version.key] = index
@@ -60,7 +64,7 @@ async def load_many(
             task.cancel()
 
 
-async def watch(host: Host, request: pb.WatchModelsRequest) -> AsyncIterator[pb.WatchModelsResponse]:
+async def watch(host: Host, request: pb.WatchModelsRequest, call: Call) -> AsyncIterator[pb.WatchModelsResponse]:
     """Streams changes; see the proto."""
     store, view = host.store, request.view or BASIC
     scope = request.scope or (DEFAULT_SCOPE if request.model else "")
@@ -71,7 +75,8 @@ async def watch(host: Host, request: pb.WatchModelsRequest) -> AsyncIterator[pb.
     progressed: dict[int, Version] = {}
 
     def concerns(version: Version) -> bool:
-        return (not scope or version.scope == scope) and (not request.model or version.model == request.model)
+        seen = version.scope == scope if scope else call.sees(version.scope)
+        return seen and (not request.model or version.model == request.model)
 
     def on_progress(version: Version) -> None:
         if concerns(version):

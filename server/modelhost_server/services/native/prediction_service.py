@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, ClassVar
 
 from modelhost.v1.prediction_service_pb2 import (
@@ -15,10 +16,12 @@ from modelhost.v1.prediction_service_pb2 import (
     PredictStreamRequest,
 )
 
+from ...access.identity import Role
 from ...errors import ModelhostError, Reason
 from ...hosting.host import Host
 from ...hosting.many import Outcome, Target
 from ...hosting.prediction import Begun, Prediction
+from ...store.names import DEFAULT_SCOPE
 from ..call import Call, Codec
 from ..prediction_streaming import predict_stream
 from . import wire
@@ -43,20 +46,26 @@ class PredictionService:
 
     async def predict(self, request: wire.Request, call: Call) -> wire.Response:
         """Runs one signature once."""
-        return self._respond(request.message, await self._begin(request, call).result())
+        return self._respond(request.message, await self._begin(request, call).result(), call)
 
     def _begin(self, request: wire.Request, call: Call) -> Begun:
         message = request.message
         version, label = _choice(message)
-        inputs = found_inputs(request.inputs, self._host.regions)
-        check_places(message, self._host.regions)
+        regions = self._host.regions.of(call.owner)
+        inputs = found_inputs(request.inputs, regions)
+        check_places(message, regions)
         return self._host.begin_prediction(
             message.scope, message.model, version, label, message.signature, inputs, message.output_filter,
             deadline=call.deadline, caller=call.who, priority=message.priority,
         )  # fmt: skip
 
-    def _respond(self, message: PredictRequest, prediction: Prediction) -> wire.Response:
-        placed = place_outputs(message, prediction.outputs, self._host.regions) if message.output_regions else {}
+    def _begin_part(self, request: wire.Request, call: Call) -> Begun:
+        call.require(Role.PREDICT, request.message.scope or DEFAULT_SCOPE)
+        return self._begin(request, call)
+
+    def _respond(self, message: PredictRequest, prediction: Prediction, call: Call) -> wire.Response:
+        regions = self._host.regions.of(call.owner)
+        placed = place_outputs(message, prediction.outputs, regions) if message.output_regions else {}
         return wire.Response(prediction.version, prediction.outputs, placed)
 
     async def predict_many(self, request: PredictManyRequest, call: Call) -> PredictManyResponse:
@@ -68,13 +77,14 @@ class PredictionService:
                 field="targets",
             )
         targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
-        inputs = found_inputs(raw_inputs(request.inputs), self._host.regions)
+        inputs = found_inputs(raw_inputs(request.inputs), self._host.regions.of(call.owner))
         outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.who)
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
     def predict_stream(self, requests: AsyncIterator[PredictStreamRequest], call: Call) -> AsyncIterator[Any]:
         """Runs many predictions over one stream; answers come as they are ready."""
-        return predict_stream(self._host, NativeExchange(self._begin, self._respond), requests, call)
+        exchange = NativeExchange(self._begin_part, partial(self._respond, call=call))
+        return predict_stream(self._host, exchange, requests, call)
 
 
 def _choice(request: PredictRequest | PredictManyTarget) -> tuple[int, str]:

@@ -41,7 +41,7 @@ class ScopeService:
 
     async def list_scopes(self, request: pb.ListScopesRequest, call: Call) -> pb.ListScopesResponse:
         """Lists scopes by name."""
-        scopes, token = self._host.store.scopes(request.page_size, request.page_token)
+        scopes, token = self._host.store.scopes(request.page_size, request.page_token, call.sees)
         return pb.ListScopesResponse(
             scopes=[await scope_message(self._host.keeper(scope.name)) for scope in scopes], next_page_token=token
         )

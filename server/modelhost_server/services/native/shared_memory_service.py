@@ -17,17 +17,17 @@ class SharedMemoryService:
     async def register_region(self, request: pb.RegisterRegionRequest, call: Call) -> pb.RegisterRegionResponse:
         """Makes a region known."""
         self._host.check_accepting()
-        self._host.regions.register(request.region, request.file_name, request.byte_size)
+        self._host.regions.of(call.owner).register(request.region, request.file_name, request.byte_size)
         return pb.RegisterRegionResponse()
 
     async def unregister_region(self, request: pb.UnregisterRegionRequest, call: Call) -> pb.UnregisterRegionResponse:
         """Forgets a region."""
-        self._host.regions.unregister(request.region, request.allow_missing)
+        self._host.regions.of(call.owner).unregister(request.region, request.allow_missing)
         return pb.UnregisterRegionResponse()
 
     async def list_regions(self, request: pb.ListRegionsRequest, call: Call) -> pb.ListRegionsResponse:
         """Lists the regions."""
-        regions, token = self._host.regions.list(request.page_size, request.page_token)
+        regions, token = self._host.regions.of(call.owner).list(request.page_size, request.page_token)
         return pb.ListRegionsResponse(
             regions=[pb.Region(region=region.name, byte_size=region.byte_size) for region in regions],
             next_page_token=token,

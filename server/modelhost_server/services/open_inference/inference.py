@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ...access.identity import Role
 from ...errors import ModelhostError, Reason
 from ...hosting.host import Host
 from ...hosting.prediction import Begun, Prediction
@@ -84,6 +85,8 @@ class Inference:
         scope, model = scope_and_model(request.model)
         self._targets = {name: self._regions.range(place) for name, place in request.places.items()}
         try:
+            # Of a stream, each request by itself.
+            call.require(Role.PREDICT, scope)
             return self._host.begin_prediction(
                 scope, model, version, label, request.options.signature, request.inputs, request.outputs,
                 deadline=call.deadline, caller=call.who, priority=request.options.priority,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from ...errors import ForeignError
 from ...hosting.host import Host
 from ...hosting.prediction import Begun, Prediction
+from ...hosting.regions import ByOwner
 from ..call import Call, Codec
 from ..failures import as_modelhost_error
 from ..prediction_streaming import predict_stream
@@ -26,20 +28,21 @@ class InferenceHandler:
         "ModelStreamInfer": Codec(read_request, lambda answers: write_answer(answers[0])),
     }
 
-    def __init__(self, host: Host, regions: SystemRegions) -> None:
+    def __init__(self, host: Host, regions: ByOwner[SystemRegions]) -> None:
         self._host = host
         self._regions = regions
 
     async def model_infer(self, request: Request, call: Call) -> InferenceResponse:
         """Runs one."""
-        return await self._inference(request).run(call)
+        return await self._inference(request, call).run(call)
 
     def model_stream_infer(self, requests: AsyncIterator[Request], call: Call) -> AsyncIterator[Any]:
         """Runs many over one stream."""
-        return predict_stream(self._host, _Exchange(self._inference), requests, call)
+        return predict_stream(self._host, _Exchange(partial(self._inference, call=call)), requests, call)
 
-    def _inference(self, request: Request) -> Inference:
-        return Inference(self._host, self._regions, inference_request(*request, self._regions))
+    def _inference(self, request: Request, call: Call) -> Inference:
+        regions = self._regions.of(call.owner)
+        return Inference(self._host, regions, inference_request(*request, regions))
 
 
 class _Streamed:

@@ -10,7 +10,7 @@ from ...hosting.host import Host
 from ...repositories.overrides import PREFIX
 from ...repositories.triton_control import Ask, ModelControl
 from ...repositories.triton_plan import status_text
-from ...store.names import MAX_LENGTH
+from ...store.names import DEFAULT_SCOPE, MAX_LENGTH
 from ...store.phases import SERVED, State
 from ...store.records import Version
 from ..call import Call
@@ -39,12 +39,16 @@ class RepositoryHandler:
             raise ForeignError(Code.UNIMPLEMENTED, _NO_REPOSITORIES)
         models: dict[str, dict[int, tuple[str, str]]] = {}
         try:
-            models = {name: {} for name in await asyncio.to_thread(self._control.names)}
+            if call.sees(DEFAULT_SCOPE):
+                models = {name: {} for name in await asyncio.to_thread(self._control.names)}
         except OSError as error:
             raise ForeignError(Code.INTERNAL, f"failed to read the model repository: {error.strerror}") from None
         for key, number, reason in self._control.absent():
-            models.setdefault(model_name(*key), {})[number] = "UNAVAILABLE", reason
+            if call.sees(key[0]):
+                models.setdefault(model_name(*key), {})[number] = "UNAVAILABLE", reason
         for version in self._host.store.all_versions():
+            if not call.sees(version.scope):
+                continue
             name = model_name(version.scope, version.model)
             models.setdefault(name, {})[version.number] = _state(version), _reason(version)
         response = pb.RepositoryIndexResponse()

@@ -53,7 +53,7 @@ class ServerHandler:
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
         """What has been asked of models."""
-        found = model_statistics(self._host, request.name, request.version)
+        found = model_statistics(self._host, request.name, request.version, call.sees)
         return pb.ModelStatisticsResponse(model_stats=map(_statistics_message, found))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...compat import open_inference_pb2 as pb
 from ...errors import Code, ForeignError
 from ...hosting.host import Host
+from ...hosting.regions import ByOwner
 from ..call import Call
 from .errors import quoted
 from .regions import SystemRegions
@@ -13,7 +14,7 @@ from .regions import SystemRegions
 class SharedMemoryHandler:
     """Makes shared memory known and forgets it."""
 
-    def __init__(self, host: Host, regions: SystemRegions) -> None:
+    def __init__(self, host: Host, regions: ByOwner[SystemRegions]) -> None:
         self._host = host
         self._regions = regions
 
@@ -22,7 +23,7 @@ class SharedMemoryHandler:
     ) -> pb.SystemSharedMemoryStatusResponse:
         """Lists the regions."""
         response = pb.SystemSharedMemoryStatusResponse()
-        for region in self._regions.list(request.name):
+        for region in self._regions.of(call.owner).list(request.name):
             response.regions[region.name].CopyFrom(
                 response.RegionStatus(name=region.name, key=region.key, offset=region.start, byte_size=region.byte_size)
             )
@@ -33,15 +34,15 @@ class SharedMemoryHandler:
     ) -> pb.SystemSharedMemoryRegisterResponse:
         """Makes a region known."""
         self._host.check_accepting()
-        self._host.regions.check_enabled()
-        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        self._host.regions.of(call.owner).check_enabled()
+        self._regions.of(call.owner).register(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
     async def system_shared_memory_unregister(
         self, request: pb.SystemSharedMemoryUnregisterRequest, call: Call
     ) -> pb.SystemSharedMemoryUnregisterResponse:
         """Forgets a region, or all."""
-        self._regions.unregister(request.name)
+        self._regions.of(call.owner).unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     async def cuda_shared_memory_status(

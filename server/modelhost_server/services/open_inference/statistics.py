@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...hosting.host import Host
 from ...store.records import Version
+from ...store.store import Sees
 from ..names import model_name
 from .errors import invalid, quoted
 from .models import ready_version, ready_versions, version_choice
@@ -43,14 +44,15 @@ class ModelStatistics(NamedTuple):
     byte_size: int
 
 
-def model_statistics(host: Host, model: str, version: str) -> list[ModelStatistics]:
-    """Of one version, of all versions of a model, or, if `model` is empty, of all models; of those that serve.
+def model_statistics(host: Host, model: str, version: str, sees: Sees) -> list[ModelStatistics]:
+    """Of one version, of all versions of a model, or, if `model` is empty, of all models in scopes that `sees` says yes
+    to; of those that serve.
 
     Raises:
         ForeignError: INVALID_ARGUMENT, NOT_FOUND.
     """
     number, label = version_choice(model, version)
-    versions = list(ready_versions(host, model))
+    versions = [found for found in ready_versions(host, model) if model or sees(found.scope)]
     if model and not versions:
         raise invalid(f"requested model {quoted(model)} is not available")
     if model and label:

@@ -11,6 +11,7 @@ from .examples import Examples
 from .metadata import Metadata
 from .model_service import ModelService
 from .predict import Predict
+from .rules import MODEL_RULES, PREDICTION_RULES
 
 
 def tensorflow_serving_services(host: Host, followers: Followers, labels_may_wait: bool) -> list[Service]:
@@ -18,6 +19,6 @@ def tensorflow_serving_services(host: Host, followers: Followers, labels_may_wai
     prediction = serving_prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
     models = serving_model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
     return [
-        Service(prediction, [Predict(host), Examples(host), Metadata(host)], translate),
-        Service(models, [ModelService(host, followers, labels_may_wait)], translate),
+        Service(prediction, [Predict(host), Examples(host), Metadata(host)], PREDICTION_RULES, translate),
+        Service(models, [ModelService(host, followers, labels_may_wait)], MODEL_RULES, translate),
     ]
