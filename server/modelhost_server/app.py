@@ -18,6 +18,7 @@ from .repositories.followers import Followers
 from .repositories.model_directory import ModelDirectory
 from .repositories.triton_control import Mode, ModelControl
 from .repositories.triton_repository import TritonRepository
+from .sandbox.rights import missing
 from .services.call import Service
 from .services.health_service import HealthService
 from .services.native.protocol import native_services
@@ -57,6 +58,7 @@ class Server:
             memory_limit_bytes=config.memory_limit_bytes,
             cache_limit_bytes=config.cache_limit_bytes,
             shares_memory=config.shares_memory,
+            rights=config.rights,
         )
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
@@ -73,6 +75,8 @@ class Server:
             ModelhostError: the worker template does not start, or the model config file is not right.
         """
         keep_freed_memory()
+        if self._config.sandbox == "auto" and (lacks := missing()):
+            logger.warning("models run without a whole sandbox: this machine has no %s", " and no ".join(lacks))
         directories = self._directories()
         if self._repository is not None:
             self._repository.check()

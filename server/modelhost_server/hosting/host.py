@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import ModelhostError, Reason
 from ..memory import give_back
 from ..samples import keep_samples
+from ..sandbox.rights import Rights
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
@@ -57,14 +58,16 @@ class Host:
         memory_limit_bytes: int = 0,
         cache_limit_bytes: int = 0,
         shares_memory: bool = False,
+        rights: Rights | None = None,
     ) -> None:
+        rights = rights or Rights(sandboxed=False)
         # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows.
         self.store = Store(first_revision=time.time_ns() // 1_000_000)
         self.scope_defaults = scope_defaults or ScopeConfig()
-        self.converting = Converting()
+        self.converting = Converting(rights, cache_dir)
         self.cache_dir = cache_dir
         self.regions = Regions(shares_memory)
-        self._templates = Templates()
+        self._templates = Templates(rights)
         digests = Digests(cache_dir)
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
         self._means = Means(
