@@ -21,6 +21,7 @@ from .repositories.followers import Followers
 from .repositories.model_directory import ModelDirectory
 from .repositories.triton_control import Mode, ModelControl
 from .repositories.triton_repository import TritonRepository
+from .sandbox.rights import missing
 from .services.call import Service
 from .services.health_service import RULES as HEALTH_RULES
 from .services.health_service import HealthService
@@ -71,6 +72,7 @@ class Server:
             cache_limit_bytes=config.cache_limit_bytes,
             shares_memory=config.shares_memory,
             journal=self._journal,
+            rights=config.rights,
         )
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
@@ -93,6 +95,8 @@ class Server:
         keep_freed_memory()
         if self._journal is None:
             logger.info("what is loaded is forgotten when the server ends; --data-dir keeps it")
+        if self._config.sandbox == "auto" and (lacks := missing()):
+            logger.warning("models run without a whole sandbox: this machine has no %s", " and no ".join(lacks))
         directories = self._directories()
         if self._repository is not None:
             self._repository.check()

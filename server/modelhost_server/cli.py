@@ -178,6 +178,23 @@ def serve(
             rich_help_panel=_LISTENING,
         ),
     ] = None,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep models from network, files and other processes: auto (as far as this machine can), on (or do "
+            "not start) or off.",
+            show_default="auto",
+            rich_help_panel=_HOSTING,
+        ),
+    ] = None,
+    model_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Load local paths from below this directory only. Repeatable.",
+            show_default="anywhere",
+            rich_help_panel=_HOSTING,
+        ),
+    ] = None,
     model_name: Annotated[
         str | None,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .sandbox.rights import Rights, missing
 from .store.records import ScopeConfig
 from .transport.base import TransportName, TransportOptions
 from .transport.tls import Identity
@@ -28,6 +30,7 @@ def _split(value: Any) -> Any:
 
 # A variable of the environment has them with commas between them.
 _Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
 class ServerConfig(BaseSettings):
@@ -72,6 +75,10 @@ class ServerConfig(BaseSettings):
     shared_memory: Literal["auto", "on", "off"] = Field(
         "auto", description="tensors in memory shared with callers; auto: when `listen` and `rest` are local"
     )
+    sandbox: Literal["auto", "on", "off"] = Field(
+        "auto", description="what processes that run models may do; on: the server does not start without a sandbox"
+    )
+    model_root: _Paths = Field((), description="directories below which callers' local paths must be")
     model_name: str = Field("default", description="name of the model in `model_base_path`: MODEL or SCOPE/MODEL")
     model_base_path: Path | None = Field(None, description="directory of the versions of one model to host")
     model_config_file: Path | None = Field(None, description="ModelServerConfig of the models to host, as text")
@@ -103,6 +110,12 @@ class ServerConfig(BaseSettings):
             raise ValueError("tls_certificate and tls_key: expected both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca: expected with tls_certificate and tls_key; got it alone")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_sandbox(self) -> Self:
+        if self.sandbox == "on" and (lacks := missing()):
+            raise ValueError(f"sandbox: this machine has no {' and no '.join(lacks)}")
         return self
 
     @model_validator(mode="after")
@@ -144,6 +157,20 @@ class ServerConfig(BaseSettings):
         if self.shared_memory == "auto":
             return all(map(_is_local, (*self.listen, *([self.rest] if self.rest else []))))
         return self.shared_memory == "on"
+
+    @property
+    def rights(self) -> Rights:
+        """What processes that run models may do."""
+        readable: list[Path] = []
+        if self.model_root:
+            # Of what the operator names, a model config file's directories are known once it is read.
+            named = (self.model_base_path, self.model_repository)
+            readable = [*self.model_root, *(path for path in named if path is not None)]
+        return Rights(
+            self.sandbox != "off",
+            tuple(os.path.realpath(path) for path in readable) or None,
+            (os.path.realpath(self.cache_dir),),
+        )
 
     @property
     def scope_defaults(self) -> ScopeConfig:

@@ -1,4 +1,4 @@
-"""`python -m modelhost_server.converter STAGE`: does one stage of a conversion.
+"""`python -m modelhost_server.converter STAGE RIGHTS`: does one stage of a conversion, with no more than these rights.
 
 The stage's job comes as JSON on standard input. One line of JSON goes to standard output: {"result": …}, with status 0;
 or, with status 1, {"error": …} when the model cannot be served in this way, {"fault": …} when that says nothing about
@@ -7,7 +7,6 @@ the model. A process that ends in another way has failed at the model, too.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
 import json
@@ -19,8 +18,9 @@ import traceback
 from typing import Any
 
 from ..errors import ModelhostError, Reason
+from ..sandbox.kernel import PR_SET_PDEATHSIG, prctl
+from ..sandbox.rights import Rights, confine, step_down
 
-_PR_SET_PDEATHSIG = 1
 _LOWEST_NICENESS = 19
 _URGENT_NICENESS = 10
 # Of the disk that is written to, not of the model that is read.
@@ -69,7 +69,11 @@ def _describe(error: Exception) -> str:
 
 def main() -> int:
     """Does the stage named on the command line, and says how it went."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    rights = Rights.from_json(sys.argv[2])
+    # `footprint` starts a program.
+    step_down(rights, may_start_programs=True)
+    confine(rights)
     stage, job = sys.argv[1], json.load(sys.stdin)
     _step_back(job.get("urgent", False))
     _limit_memory(job.get("memory_bytes"))

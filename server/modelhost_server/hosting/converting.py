@@ -6,11 +6,16 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from ..errors import ModelhostError, Reason
+from ..sandbox.launch import environment
+from ..sandbox.rights import Rights
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +33,9 @@ class ConverterFault(ModelhostError):
 class Converting:
     """Converter processes, one at a time of those that somebody waits for, and one of those that nobody does."""
 
-    def __init__(self) -> None:
+    def __init__(self, rights: Rights, cache_dir: Path) -> None:
+        self._rights = rights
+        self._scratch = cache_dir / "scratch"
         self._turns = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._memory_bytes = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
 
@@ -46,9 +53,13 @@ class Converting:
             ConverterFault: see there.
         """
         async with self._turns[urgent]:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            # Its own, so that nothing stays of a process that is killed.
+            scratch = tempfile.mkdtemp(dir=self._scratch)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "modelhost_server.converter", stage,
+                sys.executable, "-P", "-m", "modelhost_server.converter", stage, self._rights.to_json(),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env=environment(TMPDIR=scratch), start_new_session=True,
             )  # fmt: skip
             request = json.dumps({"memory_bytes": self._memory_bytes, "urgent": urgent, **job}).encode()
             try:
@@ -61,6 +72,7 @@ class Converting:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+                await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         try:
             answer: dict[str, Any] = json.loads(output)
         except ValueError:

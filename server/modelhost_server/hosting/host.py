@@ -14,6 +14,7 @@ from ..errors import ModelhostError, Reason
 from ..journal.journal import Journal
 from ..memory import give_back
 from ..samples import keep_samples
+from ..sandbox.rights import Rights
 from ..sources.sources import Sources
 from ..sources.uploads import SCHEME as UPLOAD
 from ..store.events import DEFAULT_CAPACITY
@@ -70,7 +71,9 @@ class Host:
         cache_limit_bytes: int = 0,
         shares_memory: bool = False,
         journal: Journal | None = None,
+        rights: Rights | None = None,
     ) -> None:
+        rights = rights or Rights(sandboxed=False)
         # From the clock, so that a watcher of a restarted server cannot take a new change for one it knows; and where
         # that was set back, above what there has been in any case.
         before = journal.database.revision + DEFAULT_CAPACITY if journal is not None else 0
@@ -80,13 +83,13 @@ class Host:
         self._journal = journal
         self._waiting = Waiting(self.store)
         self.scope_defaults = scope_defaults or ScopeConfig()
-        self.converting = Converting()
+        self.converting = Converting(rights, cache_dir)
         self.cache_dir = cache_dir
         self.sources = sources
         # Files that versions need and that cannot be made again; without a journal they go the way of the rest.
         self.files_dir = journal.directory if journal is not None else cache_dir
         self.regions = ByOwner(lambda: Regions(shares_memory))
-        self._templates = Templates()
+        self._templates = Templates(rights)
         digests = Digests(cache_dir)
         self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
         self._means = Means(

@@ -9,7 +9,6 @@ The server speaks to it in JSON datagrams over a SOCK_SEQPACKET socket, with a w
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -21,28 +20,23 @@ from typing import Any
 
 from ..engines.base import TENSORFLOW
 from ..errors import ModelhostError
+from ..sandbox.kernel import PR_SET_NAME, PR_SET_PDEATHSIG, prctl
+from ..sandbox.rights import Rights, close_all_but, confine, step_down
 from . import worker
 
 _MESSAGE_BYTES = 64 << 10
 _FDS_PER_WORKER = 4
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 # Added to what the kernel's out-of-memory killer weighs, so that it takes a worker before it takes the server.
 _WORKER_OOM_SCORE = "500"
 
 
-def _prctl(option: int, argument: Any) -> None:
-    ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
-
-
-def _become_worker(control: socket.socket, fds: list[int], config: dict[str, Any], parent: int) -> None:
-    control.close()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _become_worker(rights: Rights, fds: list[int], config: dict[str, Any], parent: int) -> None:
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _prctl(_PR_SET_NAME, b"modelhost-wrk")
+    prctl(PR_SET_NAME, b"modelhost-wrk")
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_WORKER_OOM_SCORE)
@@ -51,15 +45,18 @@ def _become_worker(control: socket.socket, fds: list[int], config: dict[str, Any
     sock_fd, inputs_fd, outputs_fd, log_fd = fds
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
-    os.close(log_fd)
+    close_all_but((sock_fd, inputs_fd, outputs_fd))
+    os.setsid()
+    confine(rights)
     worker.main(socket.socket(fileno=sock_fd), inputs_fd, outputs_fd, config)
 
 
 class Template:
     """Forks workers and reports their ends."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, rights: Rights) -> None:
         self._control = control
+        self._rights = rights
         self._workers: dict[int, int] = {}
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -70,7 +67,7 @@ class Template:
         pid = os.fork()
         if pid == 0:
             try:
-                _become_worker(self._control, fds, request["config"], parent)
+                _become_worker(self._rights, fds, request["config"], parent)
             finally:
                 os._exit(70)
         for fd in fds:
@@ -144,9 +141,13 @@ def _open(engine: str) -> None:
 
 
 def main() -> None:
-    """Runs the template over the socket whose descriptor is the first argument, for the engine that is the second."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _prctl(_PR_SET_NAME, b"modelhost-tmpl")
+    """Runs the template over the socket whose descriptor is the first argument, for the engine that is the second, with
+    the rights that are the third.
+    """
+    rights = Rights.from_json(sys.argv[3])
+    step_down(rights)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_NAME, b"modelhost-tmpl")
     # A terminal's Ctrl-C reaches the whole process group, a service manager's SIGTERM the whole control group; both are
     # the server's to act on, which needs its workers to drain. Workers inherit this.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -160,7 +161,7 @@ def main() -> None:
         sys.exit(1)
     gc.collect()
     gc.freeze()
-    template = Template(control)
+    template = Template(control, rights)
     try:
         template.serve()
     except (ConnectionError, BrokenPipeError):

@@ -265,5 +265,9 @@ def main(sock: socket.socket, inputs_fd: int, outputs_fd: int, config: dict[str,
     """Runs a worker in this process until the server goes away; never returns."""
     # Many lanes that each compute for microseconds between C calls: waiting 5 ms for one's turn would be all the time.
     sys.setswitchinterval(0.0005)
-    Worker(sock, Arena(inputs_fd), Arena(outputs_fd), config).serve(config["engines"])
+    inputs, outputs = Arena(inputs_fd), Arena(outputs_fd)
+    # The arenas have descriptors of their own.
+    os.close(inputs_fd)
+    os.close(outputs_fd)
+    Worker(sock, inputs, outputs, config).serve(config["engines"])
     os._exit(0)

@@ -7,12 +7,13 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import socket
 import sys
 from typing import Any
 
 from ..errors import ModelhostError, Reason
+from ..sandbox.launch import environment
+from ..sandbox.rights import Rights
 from .worker import Worker, WorkerSockets
 
 logger = logging.getLogger(__name__)
@@ -22,11 +23,8 @@ _MESSAGE_BYTES = 64 << 10
 _KILLED = -9
 # A template that is not kept ends when it has had no worker for this long.
 _IDLE_SECONDS = 1.0
-# What the template and its workers see of the server's environment: no secrets, no proxies, no start-up files.
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-_ENVIRONMENT_PREFIXES = ("TF_", "OMP_", "KMP_", "CUDA_", "XLA_")
 # Workers compute nothing with numpy, whose threads would only make forking unsafe.
-_ENVIRONMENT_FIXED = {"OPENBLAS_NUM_THREADS": "1"}
+_FIXED = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class Templates:
@@ -34,9 +32,9 @@ class Templates:
     Each is started when it is first needed; the large one ends with the last of its workers.
     """
 
-    def __init__(self) -> None:
-        self._heavy = WorkerTemplate("tensorflow", _IDLE_SECONDS)
-        self._light = WorkerTemplate("litert")
+    def __init__(self, rights: Rights) -> None:
+        self._heavy = WorkerTemplate("tensorflow", rights, _IDLE_SECONDS)
+        self._light = WorkerTemplate("litert", rights)
 
     def get(self, with_tensorflow: bool) -> WorkerTemplate:
         """The template for workers with TensorFlow, or without."""
@@ -52,11 +50,13 @@ class WorkerTemplate:
 
     Args:
         engine: what its workers run.
+        rights: what they may do.
         idle_seconds: it ends when it had no worker for this long; None to keep it.
     """
 
-    def __init__(self, engine: str, idle_seconds: float | None = None) -> None:
+    def __init__(self, engine: str, rights: Rights, idle_seconds: float | None = None) -> None:
         self._engine = engine
+        self._rights = rights
         self._idle_seconds = idle_seconds
         self._requests = 0
         self._idle: asyncio.Task[None] | None = None
@@ -92,7 +92,8 @@ class WorkerTemplate:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-P", "-m", "modelhost_server.runtime.template", str(theirs.fileno()), self._engine,
-                    pass_fds=[theirs.fileno()], env=_environment(), stdin=asyncio.subprocess.DEVNULL,
+                    self._rights.to_json(), pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                    env=environment(**_FIXED), start_new_session=True,
                 )  # fmt: skip
             self._control = ours
             loop.add_reader(ours, self._receive)
@@ -222,13 +223,3 @@ class WorkerTemplate:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(control)
             control.close()
-
-
-def _environment() -> dict[str, str]:
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
-    }
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return environment | _ENVIRONMENT_FIXED
