@@ -80,6 +80,7 @@ def _watch(
                     version += 1
                     _swap(client, model, version)
                 swaps.append((begin, time.monotonic()))
+            time.sleep(_SETTLE)
             return load.stop(), rests, swaps, version - 1
 
 

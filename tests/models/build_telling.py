@@ -1,7 +1,7 @@
 """Builds models that tell who they are. Usage: python build_telling.py DIRECTORY (needs TensorFlow).
 
-`answer` is a row for each element of `x`: the model's number, its version's number, and the element. The two numbers are
-marks here: `support.telling.stamp` puts others in their place, so that copies differ in a few bytes only.
+`answer` is a row for each element of `x`: the model's number, its version's number, and the element. The two numbers
+are marks here: `support.telling.stamp` puts others in their place, so that copies differ in a few bytes only.
 """
 
 from __future__ import annotations
