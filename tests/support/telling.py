@@ -1,4 +1,4 @@
-"""Models whose answers tell who answered: copies of what `models/build_telling.py` builds, with numbers of their own."""
+"""Models whose answers tell who answered: copies of what `models/build_telling.py` builds, with numbers put in."""
 
 from __future__ import annotations
 
