@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import grpc
 import modelhost
-import numpy as np
 import pytest
-from modelhost_server.compat import open_inference_pb2 as open_inference
-from modelhost_server.compat import serving_predict_pb2 as serving
-from modelhost_server.compat import tensor_pb2
+from support.asking import (
+    Ask,
+    native,
+    native_stream,
+    open_inference_stream,
+    open_inference_unary,
+    rest,
+    tensorflow_serving,
+)
 from support.server import BOTH_TRANSPORTS, OWN_CONNECTION, ServerProcess
 from support.telling import stamp, teller
 
@@ -33,7 +36,6 @@ SECONDS = 60
 # How a caller asks: for the version with the label, for the one that serves, or for the one that stays.
 LABEL, DEFAULT, NUMBER = "stable", "", "1"
 WAYS = (LABEL, DEFAULT, NUMBER)
-Ask = Callable[[str, float], tuple[int, Any]]
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Swapped:
                 return
             floor = self.floor[way]
             try:
-                told, answer = ask(way, x)
+                told, answer = ask(way, x, SECONDS)
                 found = teller(answer)
             except Exception as error:
                 self.wrong.append(f"{name}: {error!r}"[:500])
@@ -63,106 +65,6 @@ class Swapped:
             if not (floor <= found.version <= highest and found.x == (x,) and told in (0, found.version)):
                 self.wrong.append(f"{name}: {found}, told {told}; expected version {floor} to {highest} and {x}")
             self.answered[name] = self.answered.get(name, 0) + 1
-
-
-def native(client: modelhost.Client, model: str) -> Ask:
-    def ask(way: str, x: float) -> tuple[int, Any]:
-        answer = client.predict(f"{model}@{way}" if way else model, {"x": np.float32([x])}, timeout=SECONDS)
-        return answer.version, answer["answer"]
-
-    return ask
-
-
-def native_stream(client: modelhost.Client, model: str, asked: SimpleQueue[tuple[str, float] | None]) -> Ask:
-    """One stream for all that is asked, until None is."""
-
-    def requests() -> Iterator[Any]:
-        for way, x in iter(asked.get, None):
-            yield (f"{model}@{way}" if way else model), {"x": np.float32([x])}
-
-    answers = client.predict_stream(requests())
-
-    def ask(way: str, x: float) -> tuple[int, Any]:
-        asked.put((way, x))
-        answer = next(answers)
-        if answer.error is not None:
-            raise answer.error
-        return answer.prediction.version, answer.prediction["answer"]
-
-    return ask
-
-
-def tensorflow_serving(channel: grpc.Channel, model: str) -> Ask:
-    predict = channel.unary_unary(
-        "/tensorflow.serving.PredictionService/Predict",
-        serving.PredictRequest.SerializeToString,
-        serving.PredictResponse.FromString,
-    )
-
-    def ask(way: str, x: float) -> tuple[int, Any]:
-        tensor = tensor_pb2.TensorProto(dtype=tensor_pb2.DT_FLOAT, float_val=[x])
-        tensor.tensor_shape.dim.add(size=1)
-        request = serving.PredictRequest(inputs={"x": tensor})
-        request.model_spec.name = model
-        if way == NUMBER:
-            request.model_spec.version.value = int(way)
-        elif way:
-            request.model_spec.version_label = way
-        response = predict(request, timeout=SECONDS)
-        values = response.outputs["answer"]
-        return response.model_spec.version.value, np.array(values.float_val).reshape(-1, 3)
-
-    return ask
-
-
-def _infer_request(model: str, way: str, x: float) -> open_inference.ModelInferRequest:
-    request = open_inference.ModelInferRequest(
-        model_name=model, model_version=way, raw_input_contents=[np.float32([x]).tobytes()]
-    )
-    request.inputs.add(name="x", datatype="FP32", shape=[1])
-    return request
-
-
-def _inferred(response: open_inference.ModelInferResponse) -> tuple[int, Any]:
-    return int(response.model_version), np.frombuffer(response.raw_output_contents[0], np.float32).reshape(-1, 3)
-
-
-def open_inference_unary(channel: grpc.Channel, model: str) -> Ask:
-    infer = channel.unary_unary(
-        "/inference.GRPCInferenceService/ModelInfer",
-        open_inference.ModelInferRequest.SerializeToString,
-        open_inference.ModelInferResponse.FromString,
-    )
-    return lambda way, x: _inferred(infer(_infer_request(model, way, x), timeout=SECONDS))
-
-
-def open_inference_stream(channel: grpc.Channel, model: str) -> Ask:
-    stream = channel.stream_stream(
-        "/inference.GRPCInferenceService/ModelStreamInfer",
-        open_inference.ModelInferRequest.SerializeToString,
-        open_inference.ModelStreamInferResponse.FromString,
-    )
-
-    def ask(way: str, x: float) -> tuple[int, Any]:
-        (response,) = stream(iter([_infer_request(model, way, x)]), timeout=SECONDS)
-        assert not response.error_message, response.error_message
-        return _inferred(response.infer_response)
-
-    return ask
-
-
-def rest(connection: http.client.HTTPConnection, model: str) -> Ask:
-    """TensorFlow Serving's; its paths know no scopes but "default"."""
-
-    def ask(way: str, x: float) -> tuple[int, Any]:
-        choice = {LABEL: f"/labels/{LABEL}", NUMBER: f"/versions/{NUMBER}", DEFAULT: ""}[way]
-        connection.request("POST", f"/v1/models/{model}{choice}:predict", json.dumps({"inputs": {"x": [x]}}))
-        response = connection.getresponse()
-        body = response.read()
-        assert response.status == 200, (response.status, body)
-        return 0, json.loads(body)["outputs"]
-
-    return ask
 
 
 @contextmanager
