@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow check format generate bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
-.PHONY: bench-foreign bench-isolation bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
+.PHONY: bench-foreign bench-isolation bench-swap bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -67,7 +67,7 @@ bench-quick: $(STAMP)  ## The same, rough, in under ten minutes.
 	$(BIN)/python -m benchmarks.bench --quick
 
 bench-all: bench bench-cpu bench-foreign bench-batching bench-large bench-limit  ## Run all benchmarks.
-bench-all: bench-isolation bench-memory bench-engines bench-density bench-ipc bench-engine
+bench-all: bench-isolation bench-swap bench-memory bench-engines bench-density bench-ipc bench-engine
 
 bench-cpu: $(STAMP)  ## Processor time that a call costs modelhost, in its modes.
 	$(BIN)/python -m benchmarks.cpu
@@ -86,6 +86,9 @@ bench-limit: $(STAMP)  ## modelhost beside a loop in one process, on the same en
 
 bench-isolation: $(STAMP)  ## Latency of one scope while another one loads.
 	$(BIN)/python -m benchmarks.isolation
+
+bench-swap: $(STAMP)  ## Latency of a model while its versions are swapped.
+	$(BIN)/python -m benchmarks.swap
 
 bench-memory: $(STAMP)  ## Memory before, with, and after ten ResNet50s.
 	$(BIN)/python -m benchmarks.memory
