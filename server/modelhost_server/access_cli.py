@@ -30,9 +30,7 @@ _File = Annotated[Path, typer.Option("--access", envvar="MODELHOST_ACCESS", help
 _Name = Annotated[str, typer.Argument(help="Who calls: a team, a program, a person.")]
 _Grants = Annotated[
     list[str],
-    typer.Option(
-        "--grant", "-g", help="ROLE:SCOPE, with predict, manage or admin, and * for all scopes. Repeatable."
-    ),
+    typer.Option("--grant", "-g", help="ROLE:SCOPE, with predict, manage or admin, and * for all scopes. Repeatable."),
 ]
 
 
