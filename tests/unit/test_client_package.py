@@ -84,6 +84,7 @@ METHODS = [
     "set_labels",
     "unload",
     "update_scope",
+    "upload",
     "wait_tuned",
     "watch",
 ]

@@ -24,6 +24,7 @@ class Means:
     store: Store
     sources: Sources
     templates: Templates
+    sources: Sources
     conversion: Conversion
     tuner: Tuner
     admission: Admission
