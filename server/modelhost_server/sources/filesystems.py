@@ -152,7 +152,8 @@ def _told(uri: str, causes: list[BaseException]) -> ModelhostError:
         return _no_source(f"{shown(uri)} may not be read with the credentials in the server's environment")
     if 400 <= status < 500 and status not in (408, 425, 429):
         return _no_source(f"there is nothing at {shown(uri)} (HTTP status {status})")
-    if isinstance(causes[0], FileNotFoundError | IsADirectoryError) and len(causes) == 1:
+    # That is what fsspec says of http: whatever went wrong.
+    if isinstance(causes[0], FileNotFoundError) and (len(causes) == 1 or urlsplit(uri).scheme not in WEB):
         return _no_source(f"there is nothing at {shown(uri)}")
     why = f"HTTP status {status}" if status else type(causes[-1]).__name__
     return ModelhostError(
