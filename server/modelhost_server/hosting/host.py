@@ -93,7 +93,6 @@ class Host:
             self.store,
             sources,
             self._templates,
-            sources,
             Conversion(cache_dir, self.converting, digests),
             self.tuner,
             Admission(cache_dir),

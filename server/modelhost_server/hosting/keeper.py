@@ -190,7 +190,7 @@ class ScopeKeeper:
             ended.set()
 
     def _tell_fetching(self, version: Version, done: int, total: int) -> bool:
-        if version.phase not in WANTED:
+        if not version.is_in(*_TO_BE_LOADED):
             return False
         self._store.set_progress(version, Progress("FETCHING", done, total))
         return True

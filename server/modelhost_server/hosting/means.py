@@ -24,7 +24,6 @@ class Means:
     store: Store
     sources: Sources
     templates: Templates
-    sources: Sources
     conversion: Conversion
     tuner: Tuner
     admission: Admission
