@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing modelhost, its server and the development tools (TensorFlow takes a minute)…"
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[server]' --group dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[server,s3,http]' --group dev
 	@touch $@
 
 setup: $(STAMP)  ## Create the virtual environment and install everything into it.

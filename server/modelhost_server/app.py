@@ -62,7 +62,7 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._journal = Journal(config.data_dir, config.accept_lost_journal) if config.data_dir is not None else None
-        sources = Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes)
+        sources = Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes, config.remote_sources)
         self._host = Host(
             config.cache_dir,
             sources,

@@ -143,6 +143,15 @@ def serve(
             rich_help_panel=_HOSTING,
         ),
     ] = None,
+    remote_sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a remote source must begin with, e.g. s3://models/team-a; or none, for no remote sources. "
+            "Repeatable.",
+            show_default="all",
+            rich_help_panel=_HOSTING,
+        ),
+    ] = None,
     intra_op_threads: Annotated[
         int | None,
         typer.Option(help="Threads of one operation.", show_default="half the cores", rich_help_panel=_SCOPES),

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from .sandbox.rights import Rights, missing
+from .sources.remotes import check_prefix
 from .store.records import ScopeConfig
 from .transport.base import TransportName, TransportOptions
 from .transport.tls import Identity
@@ -31,6 +32,7 @@ def _split(value: Any) -> Any:
 # A variable of the environment has them with commas between them.
 _Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+_Prefixes = Annotated[tuple[Annotated[str, AfterValidator(check_prefix)], ...], NoDecode, BeforeValidator(_split)]
 
 
 class ServerConfig(BaseSettings):
@@ -65,6 +67,9 @@ class ServerConfig(BaseSettings):
     )
     upload_limit_bytes: int = Field(
         20 << 30, ge=1, description="what an upload may have, unpacked, and those together that no version uses"
+    )
+    remote_sources: _Prefixes = Field(
+        (), description="what URIs of remote sources must begin with; `none` for no remote sources"
     )
     intra_op_threads: int = Field(_DEFAULTS.intra_op_threads, ge=1, le=1024)
     inter_op_threads: int = Field(_DEFAULTS.inter_op_threads, ge=1, le=1024)

@@ -59,7 +59,7 @@ def test_labels_are_read() -> None:
         ('name: "m" model_platform: "tensorflow"',
          "Expected model m to have an absolute path or URI; got base_path()="),
         ('name: "m" base_path: "gs://b/m" model_platform: "tensorflow"',
-         "Model m: base_path: source: this server reads absolute paths and file: URIs; got the scheme 'gs'"),
+         "Model m: base_path: source: expected an absolute path or a file: URI; got the scheme 'gs'"),
         ('name: "m" base_path: "/m"',
          "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."),
         ('name: "m" base_path: "/m" model_platform: "tensorflow" model_type: TENSORFLOW',

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from ..errors import ModelhostError, Reason
 from ..scheduling.scheduler import Scheduler
@@ -172,8 +173,11 @@ class ScopeKeeper:
             with self._failing(version):
                 if not version.path:
                     # It was hosted before the server was started; what is there now is not known yet.
-                    found = await self._means.sources.resolve(version.scope, version.source, version.number)
+                    found = await self._means.sources.resolve_again(version.scope, version.source, version.number)
                     version.path = found.path
+                version.path = await self._means.sources.fetch(
+                    version.source, version.path, version.number, partial(self._tell_fetching, version)
+                )
                 if eviction := self._evictions.get(version.key):
                     await eviction.wait()
                 if self._means.conversion.is_needed(version.path):
@@ -184,6 +188,12 @@ class ScopeKeeper:
         finally:
             del self._loads[version.key]
             ended.set()
+
+    def _tell_fetching(self, version: Version, done: int, total: int) -> bool:
+        if not version.is_in(*_TO_BE_LOADED):
+            return False
+        self._store.set_progress(version, Progress("FETCHING", done, total))
+        return True
 
     async def _load_making_room(self, version: Version) -> None:
         """Loads a version; where there is no memory for it, others are evicted."""

@@ -113,6 +113,9 @@ def _unpack_tar(archive: Path, target: Path, budget: _Budget, compressed: bool) 
                 else:
                     raise invalid(f"expected files and directories in the archive; got {brief(name)}, {_kind(member)}")
                 stream.allow(0)
+            # What is behind the last file is padding, and gzip's checksum of everything.
+            while stream.read(_PIECE_BYTES):
+                pass
 
 
 def _kind(member: tarfile.TarInfo) -> str:

@@ -18,8 +18,8 @@ class Resolved:
     number: int
 
 
-def local_path(source: str) -> Path:
-    """The path that a source names, whatever is there.
+def local_path(source: str, expected: str = "an absolute path or a file: URI") -> Path:
+    """The path that a source names, whatever is there; `expected` is what it may be.
 
     Raises:
         ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_UNSUPPORTED.
@@ -39,7 +39,7 @@ def local_path(source: str) -> Path:
     elif parts.scheme and "://" in source:
         raise ModelhostError(
             Reason.SOURCE_UNSUPPORTED,
-            f"source: this server reads absolute paths and file: URIs; got the scheme {brief(parts.scheme)}",
+            f"source: expected {expected}; got the scheme {brief(parts.scheme)}",
             field="source",
         )
     else:

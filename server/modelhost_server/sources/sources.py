@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from .local import Resolved, local_path, model_in, resolve_path
+from .remote import Remote, Tell
+from .remotes import SCHEMES, AllowedRemotes, is_remote
 from .uploads import SCHEME as UPLOAD
 from .uploads import Uploads
 from .workspace import Workspace
 
+_EXPECTED = f"an absolute path, an `{UPLOAD}` source, or a URI of file, {', '.join(SCHEMES)}"
 # In the cache directory: what was fetched, and what belongs to processes that are running.
 FETCHED = "fetched"
 RUNNING = "running"
@@ -21,15 +25,31 @@ class Sources:
     Args:
         cache_dir: where what was fetched stays.
         data_dir: where uploads stay; without one they go with this process.
-        upload_limit_bytes: see `Uploads`.
+        upload_limit_bytes: what an upload, or a remote source, may have when it is unpacked.
+        remote_sources: see `AllowedRemotes`.
     """
 
-    def __init__(self, cache_dir: Path, data_dir: Path | None, upload_limit_bytes: int) -> None:
+    def __init__(
+        self, cache_dir: Path, data_dir: Path | None, upload_limit_bytes: int, remote_sources: Sequence[str]
+    ) -> None:
+        # Workers are elsewhere.
+        cache_dir = cache_dir.absolute()
         self._workspace = Workspace(cache_dir / RUNNING)
-        self.uploads = Uploads((data_dir or self._workspace.folder) / "uploads", upload_limit_bytes)
+        self.uploads = Uploads(
+            (self._workspace.folder if data_dir is None else data_dir.absolute()) / "uploads", upload_limit_bytes
+        )
+        allowed = AllowedRemotes(remote_sources)
+        self._remote = Remote(
+            cache_dir / FETCHED,
+            cache_dir / "fetched_as",
+            self._workspace.folder / "fetching",
+            allowed,
+            upload_limit_bytes,
+        )
 
     def close(self) -> None:
         """Ends what is under way, and removes what does not stay."""
+        self._remote.close()
         self.uploads.close()
         self._workspace.close()
 
@@ -42,9 +62,22 @@ class Sources:
             version: the version asked for; 0 for the newest.
 
         Raises:
-            ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED.
+            ModelhostError: INVALID_REQUEST, SOURCE_NOT_FOUND, SOURCE_INVALID, SOURCE_UNSUPPORTED, SOURCE_UNAVAILABLE,
+                SOURCE_FORBIDDEN.
         """
         if source.startswith(UPLOAD):
             folder = self.uploads.path(scope, source)
             return await asyncio.to_thread(lambda: resolve_path(model_in(folder), version))
-        return await asyncio.to_thread(resolve_path, local_path(source), version)
+        if is_remote(source):
+            return await self._remote.resolve(source, version)
+        return await asyncio.to_thread(resolve_path, local_path(source, _EXPECTED), version)
+
+    async def resolve_again(self, scope: str, source: str, version: int) -> Resolved:
+        """As `resolve`, for what was loaded by an earlier server: from a remote place, what that has fetched counts."""
+        if is_remote(source) and (fetched := await self._remote.fetched(source, version)) is not None:
+            return fetched
+        return await self.resolve(scope, source, version)
+
+    async def fetch(self, source: str, path: str, version: int, tell: Tell) -> str:
+        """The path to load a source from, once it is on this machine; see `Remote.fetch`."""
+        return await self._remote.fetch(source, path, version, tell) if is_remote(source) else path
