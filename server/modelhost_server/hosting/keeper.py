@@ -230,12 +230,13 @@ class ScopeKeeper:
     async def _admit(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
         """Loads a version into workers, within the limits of memory."""
         admission = self._means.admission
+        is_first = not any(worker.loaded for worker in workers)
         async with admission.reserve(version, choice, len(workers), self._budgets):
             loaded = await self._placement.place_in_all(workers, version, choice)
         try:
             if version.check_loaded is not None:
                 version.check_loaded(loaded)
-            taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes)
+            taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes, is_first)
             await admission.confirm(version, choice.engine, taken, len(workers), self._budgets)
         except ModelhostError:
             await self._placement.free_in_all(workers, version)
