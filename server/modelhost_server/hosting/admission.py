@@ -130,12 +130,13 @@ class Estimates:
         return Footprint(max(known.private, _LEAST_BYTES), max(known.anonymous, _LEAST_BYTES))
 
     async def learn(self, version: Version, engine: str, taken: Footprint) -> None:
-        """Remembers what a version took, unless more is known already, or it is what is reckoned with anyway."""
+        """Remembers what a version took, unless better is known; beyond this server's life what is worth a file."""
         known = await self._known_of(version.digest, engine)
-        if taken == known or (taken.with_engine if known is not None else taken.private <= _LEAST_BYTES):
+        if taken == known or (taken.with_engine and known is not None):
             return
         self._known[version.digest, engine] = taken
-        await asyncio.to_thread(self._write, version.digest, engine, taken)
+        if known is not None or taken.private > _LEAST_BYTES:
+            await asyncio.to_thread(self._write, version.digest, engine, taken)
 
     async def _known_of(self, digest: str, engine: str) -> Footprint | None:
         known = self._known.get((digest, engine))

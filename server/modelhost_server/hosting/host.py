@@ -28,9 +28,9 @@ from .cleaning import Cleaner
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
+from .idling import Idling
 from .keeper import ScopeKeeper
 from .many import Outcome, Target, predict_many
-from .idling import Idling
 from .means import Means
 from .postponed import postpone
 from .prediction import Begun, begin

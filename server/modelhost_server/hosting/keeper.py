@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -183,7 +184,7 @@ class ScopeKeeper:
 
     async def _load_making_room(self, version: Version) -> None:
         """Loads a version; where there is no memory for it, others are evicted."""
-        patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        patience = time.monotonic() + _PATIENCE_SECONDS
         with self._failing(version):
             while True:
                 try:
@@ -201,6 +202,7 @@ class ScopeKeeper:
             return
         if version.is_in(Phase.WAITING, Phase.RECOVERING):
             self._store.transition(version, Phase.LOADING)
+        started = time.monotonic()
         loaded = version.loaded
         without = [worker for worker in workers if version.key not in worker.loaded]
         if without or loaded is None:
@@ -208,7 +210,8 @@ class ScopeKeeper:
         self._store.set_loaded(version, loaded)
         if version.is_in(Phase.LOADING, Phase.RELOADING):
             version.statistics.note_load()
-            version.protected_until = asyncio.get_running_loop().time() + protection(loaded.load_ns / 1e9)
+            now = time.monotonic()
+            version.protected_until = now + protection(now - started)
             self._store.transition(version, Phase.AVAILABLE)
             self._means.on_available(version)
             self._means.tuner.tune(version, self._concurrency)
@@ -250,8 +253,7 @@ class ScopeKeeper:
             yield
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
-            has_served = version.available_since > 0 and version.options.may_be_evicted
-            if error.reason in _PASSING and (version.is_in(Phase.RELOADING) or version.is_in(Phase.LOADING) and has_served):
+            if error.reason in _PASSING and _comes_back(version):
                 self.reloading.note_refusal(version, error)
             elif version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.FAILED, error)
@@ -359,6 +361,12 @@ class ScopeKeeper:
         ):  # fmt: skip
             await self._staffing.renew(self.workers.serving)
         await self._staffing.fill()
+
+
+def _comes_back(version: Version) -> bool:
+    """Whether a version that cannot be loaded now may wait for its next prediction: it has been served before."""
+    is_known = version.is_in(Phase.LOADING) and version.available_since > 0 and version.options.may_be_evicted
+    return is_known or version.is_in(Phase.RELOADING)
 
 
 def _name(version: Version) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from ..errors import ModelhostError, Reason
@@ -41,12 +42,12 @@ class Room:
         Args:
             lack: why the version was not let in.
             version: that is to be loaded.
-            patience: until when to wait for others, on the event loop's clock.
+            patience: until when to wait for others, on the monotonic clock.
 
         Raises:
             ModelhostError: MEMORY_LIMIT; THRASHING for a version that was evicted itself.
         """
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         while True:
             async with self._lock:
                 refusal = await self._try(lack)
@@ -64,7 +65,7 @@ class Room:
             missing := await budget.measure() + budget.reserved + lack.needed - limit
         ) > 0:
             # One after the other: what each gives back is known only then.
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             chosen = choose(missing, [_held(v) for v in by_key.values() if self._may_evict(v)], now)
             if isinstance(chosen, Refusal):
                 return chosen
