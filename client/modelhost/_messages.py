@@ -33,7 +33,7 @@ from ._types import (
     Warmup,
     WatchEvent,
 )
-from ._wire import enum_number, enum_word, optional_time, server_path
+from ._wire import duration, enum_number, enum_word, optional_seconds, optional_time, server_path
 
 # To messages
 
@@ -64,6 +64,7 @@ def load_request(spec: LoadSpec, wait: bool) -> model_service_pb2.LoadModelReque
             pinned=spec.pinned,
             evictable=spec.evictable,
             batching=batching_message(spec.batching),
+            idle_timeout=None if spec.idle_timeout is None else duration(spec.idle_timeout),
         ),
         labels=[check_name("label", label) for label in spec.labels],
         keep_older=spec.keep_older,
@@ -180,6 +181,7 @@ def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionI
         tags=tuple(options.tags),
         pinned=options.pinned,
         evictable=options.evictable,
+        idle_timeout=optional_seconds(options, "idle_timeout"),
         annotations=dict(options.annotations),
         requested_engine=engine_word(options.engine) if options.engine else None,
         tolerance=options.tolerance,
@@ -203,6 +205,11 @@ def version_info(scope: str, model: str, message: model_pb2.Version) -> VersionI
             load_seconds=statistics.load_ns / 1e9,
             crash_count=statistics.crash_count,
             last_used_time=optional_time(statistics, "last_used_time"),
+            hit_count=statistics.hit_count,
+            miss_count=statistics.miss_count,
+            eviction_count=statistics.eviction_count,
+            load_count=statistics.load_count,
+            total_load_seconds=statistics.total_load_ns / 1e9,
         ),
         progress=load_progress(message.progress) if message.HasField("progress") else None,
         create_time=optional_time(message, "create_time"),

@@ -52,7 +52,14 @@ def scope_info(message: scope_pb2.Scope) -> ScopeInfo:
         model_count=message.model_count,
         memory=ScopeMemory(memory.pss_bytes, memory.private_bytes, memory.limit_bytes),
         statistics=ScopeStatistics(
-            statistics.in_flight, statistics.queued, statistics.rejected_count, statistics.worker_restarts
+            in_flight=statistics.in_flight,
+            queued=statistics.queued,
+            rejected_count=statistics.rejected_count,
+            worker_restarts=statistics.worker_restarts,
+            hit_count=statistics.hit_count,
+            miss_count=statistics.miss_count,
+            eviction_count=statistics.eviction_count,
+            thrashing_count=statistics.thrashing_count,
         ),
         create_time=optional_time(message, "create_time"),
         serving_workers=message.serving_workers,

@@ -66,12 +66,23 @@ class ScopeMemory:
 
 @dataclass(frozen=True, slots=True)
 class ScopeStatistics:
-    """Predictions running and waiting now, and how often the queue was full or a worker died so far."""
+    """Predictions running and waiting now, and how often the queue was full or a worker died so far.
+
+    Attributes:
+        hit_count: predictions that found their version in memory.
+        miss_count: predictions that had to wait until their version was loaded again.
+        eviction_count: times that versions were evicted.
+        thrashing_count: predictions refused because others would have been evicted that had just been loaded.
+    """
 
     in_flight: int
     queued: int
     rejected_count: int
     worker_restarts: int
+    hit_count: int
+    miss_count: int
+    eviction_count: int
+    thrashing_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class Models(Watches, Uploads):
         keep_older: bool = False,
         pinned: bool = False,
         evictable: bool = False,
+        idle_timeout: float | None = None,
         upload: bool = False,
         wait: bool = True,
         timeout: float | None = None,
@@ -80,8 +81,11 @@ class Models(Watches, Uploads):
             warmup: inputs that the version is run on before it is AVAILABLE, and that engines are checked with: arrays
                 by input name, or a `Sample` to name a signature.
             keep_older: keep older versions that have no label; otherwise they are unloaded once this one serves.
-            pinned: never unload it to make room for others.
-            evictable: the server may unload it when it is idle, and load it again on demand.
+            pinned: never evict it; it cannot be evictable, too.
+            evictable: while it is idle it may be taken out of memory to make room for others; its next prediction
+                loads it again, and waits for that.
+            idle_timeout: take it out of memory when it has been idle for so many seconds; None is never. Such a version
+                is evictable, too.
             upload: `source` is a path on this machine, to be sent first, see `upload`.
             wait: False answers at once, with the version in state LOADING.
             timeout: seconds to wait; None waits for as long as it takes. The load goes on when the wait ends.
@@ -112,6 +116,7 @@ class Models(Watches, Uploads):
             keep_older=keep_older,
             pinned=pinned,
             evictable=evictable,
+            idle_timeout=idle_timeout,
         )
         request = load_request(spec, wait)
         if on_progress is None:
@@ -313,7 +318,7 @@ class Models(Watches, Uploads):
                         break
                     if news.state == "FAILED":
                         raise news.error or ModelFailedError(f"{ref} failed to load", reason="VERSION_FAILED")
-                    if news.state == "AVAILABLE" and news.engine is not None and news.engine.is_settled:
+                    if news.state in ("AVAILABLE", "EVICTED") and news.engine is not None and news.engine.is_settled:
                         return news
         except DeadlineExceededError as error:
             raise DeadlineExceededError(

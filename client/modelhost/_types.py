@@ -18,7 +18,7 @@ from ._batching_types import Batching, SignatureBatching
 from ._engine_types import Engine, EngineInfo, EngineName
 from ._errors import ModelhostError
 
-VersionState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNLOADING", "UNLOADED", "FAILED"]
+VersionState: TypeAlias = Literal["LOADING", "AVAILABLE", "UNLOADING", "UNLOADED", "FAILED", "EVICTED"]
 LoadStage: TypeAlias = Literal["HASHING", "UPLOADING", "WAITING", "FETCHING", "CONVERTING", "READING", "WARMING"]
 WatchEventType: TypeAlias = Literal["EXISTING", "SYNCED", "CHANGED", "PROGRESS"]
 
@@ -173,7 +173,15 @@ class Warmup:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatistics:
-    """What has been asked of a version; times are sums over all answered predictions, but `load_seconds`."""
+    """What has been asked of a version; times are sums over all answered predictions, but `load_seconds`.
+
+    Attributes:
+        load_seconds: duration of its last load.
+        hit_count: predictions that found it in memory.
+        miss_count: predictions that had to wait until it was loaded again.
+        eviction_count: times it was evicted.
+        load_count: times it was loaded, in `total_load_seconds` altogether.
+    """
 
     success_count: int
     failure_count: int
@@ -183,6 +191,11 @@ class VersionStatistics:
     load_seconds: float
     crash_count: int
     last_used_time: datetime | None
+    hit_count: int
+    miss_count: int
+    eviction_count: int
+    load_count: int
+    total_load_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +217,9 @@ class VersionInfo:
     """One version of a model.
 
     Attributes:
-        error: why it is FAILED, or why its last recovery was needed.
+        error: why it is FAILED, why its last recovery was needed, or why it could not be loaded again after it was
+            EVICTED.
+        idle_timeout: seconds without predictions after which it is evicted; None for never.
         engine: what serves it; None until it has been AVAILABLE once.
         warmup: how its warm-up went; None until it has been AVAILABLE once.
         signatures: by name; empty in lists.
@@ -228,6 +243,7 @@ class VersionInfo:
     tags: tuple[str, ...]
     pinned: bool
     evictable: bool
+    idle_timeout: float | None
     annotations: Mapping[str, str]
     requested_engine: Engine | None
     tolerance: float
@@ -260,9 +276,11 @@ class ModelInfo:
 
     @property
     def served(self) -> VersionInfo | None:
-        """The version that answers predictions which name none: the highest AVAILABLE one."""
-        available = [version for version in self.versions if version.state == "AVAILABLE"]
-        return max(available, key=lambda version: version.version, default=None)
+        """The version that answers predictions which name none: the highest that is AVAILABLE, or EVICTED and loaded
+        again for them.
+        """
+        served = [version for version in self.versions if version.state in ("AVAILABLE", "EVICTED")]
+        return max(served, key=lambda version: version.version, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +301,7 @@ class LoadSpec:
     keep_older: bool = False
     pinned: bool = False
     evictable: bool = False
+    idle_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

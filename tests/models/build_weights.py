@@ -134,6 +134,21 @@ def changing(directory: Path) -> None:
     save(directory / "reading", module, {})
 
 
+def tellers(directory: Path) -> None:
+    """`teller_0` to `teller_7`: each answers its number, by 6 MB of weights that all its runs read."""
+
+    def build(number: int) -> None:
+        module = tf.Module()
+        module.weights = tf.Variable(np.full((1000, 1500), number / 1000, np.float32))
+        module.run = tf.function(
+            lambda x: {"y": x @ module.weights}, input_signature=[tf.TensorSpec([None, 1000], tf.float32, "x")]
+        )
+        save(directory / f"teller_{number}", module, {})
+
+    for number in range(8):
+        build(number)
+
+
 def effects(directory: Path) -> None:
     """Models that leave a trace elsewhere than in variables, named `trace_...`, and some that leave none."""
 
@@ -175,5 +190,5 @@ if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    for build in (tuned, embedding, recurrent, dtypes, changing, effects):
+    for build in (tuned, embedding, recurrent, dtypes, changing, effects, tellers):
         build(target)

@@ -26,6 +26,7 @@ from .inputs import read_arrays
 from .session import session_of
 
 _ENGINE_PANEL = "Engine and warm-up"
+_MEMORY_PANEL = "Memory"
 
 
 class EngineChoice(StrEnum):
@@ -82,6 +83,25 @@ WarmupFiles = Annotated[
 ]
 
 
+Pinned = Annotated[bool, typer.Option("--pinned", help="Never evict it.", rich_help_panel=_MEMORY_PANEL)]
+Evictable = Annotated[
+    bool,
+    typer.Option(
+        "--evictable",
+        help="While idle, it may make room in memory for others; its next prediction loads it again.",
+        rich_help_panel=_MEMORY_PANEL,
+    ),
+]
+IdleTimeout = Annotated[
+    float | None,
+    typer.Option(
+        help="Evict it when it has been idle for so long. Default: never. Implies --evictable.",
+        metavar="SECONDS",
+        rich_help_panel=_MEMORY_PANEL,
+    ),
+]
+
+
 def load(
     context: typer.Context,
     model: Annotated[
@@ -123,6 +143,9 @@ def load(
     pad_variable_length: PadVariableLength = False,
     max_queue: MaxQueue = None,
     queue_timeout: QueueTimeout = None,
+    pinned: Pinned = False,
+    evictable: Evictable = False,
+    idle_timeout: IdleTimeout = None,
 ) -> None:
     """Load a version of a model, and wait until it answers predictions."""
     session = session_of(context)
@@ -147,6 +170,9 @@ def load(
                 batching=options,
                 warmup=warmup,
                 keep_older=keep_older,
+                pinned=pinned,
+                evictable=evictable,
+                idle_timeout=idle_timeout,
                 upload=upload,
                 wait=not no_wait,
                 timeout=session.timeout,
@@ -183,6 +209,9 @@ def load_many(
     pad_variable_length: PadVariableLength = False,
     max_queue: MaxQueue = None,
     queue_timeout: QueueTimeout = None,
+    pinned: Pinned = False,
+    evictable: Evictable = False,
+    idle_timeout: IdleTimeout = None,
 ) -> None:
     """Load several models at once, all with the same options; one that fails stops no other.
 
@@ -206,6 +235,9 @@ def load_many(
             batching=options,
             warmup=warmup,
             keep_older=keep_older,
+            pinned=pinned,
+            evictable=evictable,
+            idle_timeout=idle_timeout,
         )
         for name, source in pairs
     ]

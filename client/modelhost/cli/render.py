@@ -25,6 +25,7 @@ _COLOURS = {
     "LOADING": "yellow",
     "STARTING": "yellow",
     "UNLOADING": "yellow",
+    "EVICTED": "cyan",
     "FAILED": "red",
     "BACKOFF": "red",
     "CHOSEN": "green",
@@ -117,7 +118,19 @@ def print_scope(scope: ScopeInfo) -> None:
         for name, value in jsonable(scope.config).items()
         if name != "memory_limit_bytes"
     }
-    console().print(facts_table(settings | {"memory limit": size(scope.config.memory_limit_bytes) or "none"}))
+    memory = {"memory limit": size(scope.config.memory_limit_bytes) or "none", "evictions": _evictions(scope)}
+    console().print(facts_table(settings | memory))
+
+
+def _evictions(scope: ScopeInfo) -> str:
+    """Nothing where all that was wanted has always been in memory."""
+    statistics = scope.statistics
+    if not (statistics.eviction_count or statistics.miss_count):
+        return ""
+    return (
+        f"{statistics.eviction_count}; predictions: {statistics.hit_count} hits, {statistics.miss_count} misses, "
+        f"{statistics.thrashing_count} refused for thrashing"
+    )
 
 
 def print_event(event: WatchEvent) -> None:

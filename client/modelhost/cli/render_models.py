@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._engine_types import EngineCandidate
-from .._types import ModelInfo, SignatureInfo, VersionInfo, VersionMemory, format_shape
+from .._types import ModelInfo, SignatureInfo, VersionInfo, VersionMemory, VersionStatistics, format_shape
 from .batching import described, options_described
 from .render import coloured, console, facts_table, new_table, size
 
@@ -86,13 +86,25 @@ def _facts(version: VersionInfo, labels: list[str]) -> dict[str, str]:
         "variables": size(memory.variable_bytes),
         "warm-up": _warmup(version),
         "loaded in": f"{statistics.load_seconds:.2f} s" if statistics.load_seconds else "",
+        "loads": _loads(statistics),
         "predictions": f"{answered} answered, {statistics.failure_count} failed, {statistics.in_flight} under way",
         "mean time": f"{mean * 1e3:.2f} ms" if answered else "",
         "crashes": str(statistics.crash_count or ""),
         "annotations": ", ".join(f"{key}={value}" for key, value in sorted(version.annotations.items())),
         "pinned": "yes" if version.pinned else "",
         "evictable": "yes" if version.evictable else "",
+        "idle timeout": f"{version.idle_timeout:g} s" if version.idle_timeout else "",
     }
+
+
+def _loads(statistics: VersionStatistics) -> str:
+    """Nothing for one that was loaded once and has stayed."""
+    if statistics.load_count <= 1 and not statistics.eviction_count:
+        return ""
+    return (
+        f"{statistics.load_count} in {statistics.total_load_seconds:.2f} s, evicted {statistics.eviction_count} times; "
+        f"predictions: {statistics.hit_count} hits, {statistics.miss_count} misses"
+    )
 
 
 def _memory(memory: VersionMemory) -> str:

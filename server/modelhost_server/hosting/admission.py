@@ -100,11 +100,13 @@ def _mb(count: int) -> str:
 
 class Footprint(NamedTuple):
     """What a version takes in one worker, in bytes; of that, the anonymous bytes are no file's, and so are taken again
-    by each further worker, while the rest is mapped and there once.
+    by each further worker, while the rest is mapped and there once. For one that was the first in its worker it is with
+    what the engine itself takes.
     """
 
     private: int
     anonymous: int
+    with_engine: bool = False
 
     def in_workers(self, count: int) -> int:
         """What it takes in this many workers."""
@@ -120,30 +122,33 @@ class Estimates:
 
     async def of(self, version: Version, choice: EngineChoice) -> Footprint:
         """What a version will take on an engine."""
-        known = self._known.get((version.digest, choice.engine))
-        if known is None:
-            known = await asyncio.to_thread(self._read, version.digest, choice.engine)
-        if known is None:
+        known = await self._known_of(version.digest, choice.engine)
+        if known is None or known.with_engine:
             size = int(await asyncio.to_thread(_weights_bytes, choice.artifact or version.path))
             likely = int(size * _RATIO.get(choice.engine, 1.5))
-            known = Footprint(likely, likely)
+            known = min(known or Footprint(likely, likely), Footprint(likely, likely))
         return Footprint(max(known.private, _LEAST_BYTES), max(known.anonymous, _LEAST_BYTES))
 
     async def learn(self, version: Version, engine: str, taken: Footprint) -> None:
-        """Remembers what a version took, unless that is no more than is reckoned with anyway."""
-        if taken.private <= _LEAST_BYTES:
+        """Remembers what a version took, unless better is known; beyond this server's life what is worth a file."""
+        known = await self._known_of(version.digest, engine)
+        if taken == known or (taken.with_engine and known is not None):
             return
-        if self._known.get((version.digest, engine), Footprint(0, 0)) < taken:
-            self._known[version.digest, engine] = taken
+        self._known[version.digest, engine] = taken
+        if known is not None or taken.private > _LEAST_BYTES:
             await asyncio.to_thread(self._write, version.digest, engine, taken)
+
+    async def _known_of(self, digest: str, engine: str) -> Footprint | None:
+        known = self._known.get((digest, engine))
+        return known if known is not None else await asyncio.to_thread(self._read, digest, engine)
 
     def _file(self, digest: str, engine: str) -> Path:
         return self.cache_dir / "engines" / digest / f"memory-{engine}.json"
 
     def _read(self, digest: str, engine: str) -> Footprint | None:
         try:
-            private, anonymous = json.loads(self._file(digest, engine).read_text())
-            return Footprint(int(private), int(anonymous))
+            private, anonymous, *rest = json.loads(self._file(digest, engine).read_text())
+            return Footprint(int(private), int(anonymous), bool(rest and rest[0]))
         except (OSError, ValueError, TypeError):
             return None
 

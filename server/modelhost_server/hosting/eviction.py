@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 # A load that took so long is worth that many times as long in memory: of the time, a fifth goes into loading at most.
 _WORTH = 4.0
-_LEAST_SECONDS = 0.25
+_LEAST_SECONDS = 0.1
 
 
 class Held(NamedTuple):

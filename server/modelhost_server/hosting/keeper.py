@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -197,7 +198,7 @@ class ScopeKeeper:
 
     async def _load_making_room(self, version: Version) -> None:
         """Loads a version; where there is no memory for it, others are evicted."""
-        patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        patience = time.monotonic() + _PATIENCE_SECONDS
         with self._failing(version):
             while True:
                 try:
@@ -215,6 +216,7 @@ class ScopeKeeper:
             return
         if version.is_in(Phase.WAITING, Phase.RECOVERING):
             self._store.transition(version, Phase.LOADING)
+        started = time.monotonic()
         loaded = version.loaded
         without = [worker for worker in workers if version.key not in worker.loaded]
         if without or loaded is None:
@@ -222,7 +224,8 @@ class ScopeKeeper:
         self._store.set_loaded(version, loaded)
         if version.is_in(Phase.LOADING, Phase.RELOADING):
             version.statistics.note_load()
-            version.protected_until = asyncio.get_running_loop().time() + protection(loaded.load_ns / 1e9)
+            now = time.monotonic()
+            version.protected_until = now + protection(now - started)
             self._store.transition(version, Phase.AVAILABLE)
             self._means.on_available(version)
             self._means.tuner.tune(version, self._concurrency)
@@ -244,12 +247,13 @@ class ScopeKeeper:
     async def _admit(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
         """Loads a version into workers, within the limits of memory."""
         admission = self._means.admission
+        is_first = not any(worker.loaded for worker in workers)
         async with admission.reserve(version, choice, len(workers), self._budgets):
             loaded = await self._placement.place_in_all(workers, version, choice)
         try:
             if version.check_loaded is not None:
                 version.check_loaded(loaded)
-            taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes)
+            taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes, is_first)
             await admission.confirm(version, choice.engine, taken, len(workers), self._budgets)
         except ModelhostError:
             await self._placement.free_in_all(workers, version)
@@ -263,9 +267,7 @@ class ScopeKeeper:
             yield
         except ModelhostError as error:
             # When the worker died, the version is RECOVERING and will be loaded again.
-            has_served = version.available_since > 0 and version.options.may_be_evicted
-            is_again = version.is_in(Phase.RELOADING) or (version.is_in(Phase.LOADING) and has_served)
-            if error.reason in _PASSING and is_again:
+            if error.reason in _PASSING and _comes_back(version):
                 self.reloading.note_refusal(version, error)
             elif version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.FAILED, error)
@@ -372,6 +374,12 @@ class ScopeKeeper:
         ):  # fmt: skip
             await self._staffing.renew(self.workers.serving)
         await self._staffing.fill()
+
+
+def _comes_back(version: Version) -> bool:
+    """Whether a version that cannot be loaded now may wait for its next prediction: it has been served before."""
+    is_known = version.is_in(Phase.LOADING) and version.available_since > 0 and version.options.may_be_evicted
+    return is_known or version.is_in(Phase.RELOADING)
 
 
 def _name(version: Version) -> str:

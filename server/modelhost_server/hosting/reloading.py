@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -82,7 +83,7 @@ class Reloading:
         """
         if version.phase is not Phase.EVICTED:
             return
-        if asyncio.get_running_loop().time() < version.refused_until:
+        if time.monotonic() < version.refused_until:
             self._refuse(version)
         self._store.transition(version, Phase.RELOADING)
         self._background.run(self._load(version))
@@ -97,7 +98,7 @@ class Reloading:
     def note_refusal(self, version: Version, error: ModelhostError) -> None:
         """Notes that a version cannot be loaded again now; its next prediction tries once more."""
         seconds = min(_MOST_REFUSED, error.retry_after or _RETRY_SECONDS)
-        version.refused_until = asyncio.get_running_loop().time() + seconds
+        version.refused_until = time.monotonic() + seconds
         self._store.transition(version, Phase.EVICTED, error)
 
 

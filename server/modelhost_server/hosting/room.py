@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
@@ -41,15 +42,15 @@ class Room:
         Args:
             lack: why the version was not let in.
             version: that is to be loaded.
-            patience: until when to wait for others, on the event loop's clock.
+            patience: until when to wait for others, on the monotonic clock.
 
         Raises:
             ModelhostError: MEMORY_LIMIT; THRASHING for a version that was evicted itself.
         """
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         while True:
             async with self._lock:
-                refusal = await self._try(lack)
+                refusal = await self._try(lack, version)
             if refusal is None:
                 return
             until = max(refusal.until, clock() + _POLL_SECONDS)
@@ -57,18 +58,19 @@ class Room:
                 raise _error(lack, version, refusal, until - clock())
             await asyncio.sleep(until - clock())
 
-    async def _try(self, lack: NoMemoryError) -> Refusal | None:
+    async def _try(self, lack: NoMemoryError, wanted: Version) -> Refusal | None:
         budget = lack.budget
-        by_key = {version.key: version for version in budget.versions() if self._may_evict(version)}
         while (limit := budget.limit()) and (
             missing := await budget.measure() + budget.reserved + lack.needed - limit
         ) > 0:
             # One after the other: what each gives back is known only then.
-            now = asyncio.get_running_loop().time()
-            chosen = choose(missing, [_held(v) for v in by_key.values() if self._may_evict(v)], now)
+            now = time.monotonic()
+            versions = {v.key: v for v in budget.versions() if v is not wanted}
+            held = [_held(v) for v in versions.values() if self._may_evict(v)]
+            chosen = choose(missing, [*held, *_coming(versions.values(), now)], now)
             if isinstance(chosen, Refusal):
                 return chosen
-            victim = by_key.pop(chosen[0].key)
+            victim = versions[chosen[0].key]
             logger.info("%s is evicted to make room in %s", _name(victim), budget.name)
             await self._evict(victim)
         return None
@@ -78,6 +80,13 @@ def _held(version: Version) -> Held:
     size = version.loaded.private_bytes if version.loaded is not None else 0
     last_used = max(version.statistics.last_used, version.available_since)
     return Held(version.key, max(size, _LEAST_BYTES), last_used, version.handles > 0, version.protected_until)
+
+
+def _coming(versions: Iterable[Version], now: float) -> Iterator[Held]:
+    """Those that are being loaded: a moment later they are protected."""
+    for version in versions:
+        if version.is_in(Phase.LOADING, Phase.RELOADING) and version.options.may_be_evicted:
+            yield _held(version)._replace(protected_until=now + _POLL_SECONDS)
 
 
 def _error(lack: NoMemoryError, version: Version, refusal: Refusal, seconds: float) -> ModelhostError:

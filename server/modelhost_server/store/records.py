@@ -273,7 +273,7 @@ class Version:
     is_leaving: bool = False
     is_restored: bool = False
     on_idle: Callable[[], None] | None = None
-    # On the event loop's clock: before this it is not evicted for others, having just been loaded, ...
+    # On the monotonic clock: before this it is not evicted for others, having just been loaded, ...
     protected_until: float = 0.0
     # ... and before this no memory is looked for again, having just been refused.
     refused_until: float = 0.0
