@@ -1,5 +1,5 @@
-"""Every method of every protocol, asked by callers of every role, about scopes that they see, do not see, or that are not
-there. The methods come from the protos: one that is in no table here fails.
+"""Every method of every protocol, asked by callers of every role, about scopes that they see, do not see, or that are
+not there. The methods come from the protos: one that is in no table here fails.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from modelhost.v1 import (
 from modelhost_server.compat import open_inference_pb2 as oip
 from modelhost_server.compat import serving_inference_pb2 as examples_pb
 from modelhost_server.compat import serving_model_service_pb2 as status_pb
-from modelhost_server.compat import serving_prediction_service_pb2 as metadata_pb
 from modelhost_server.compat import serving_predict_pb2 as predict_pb
+from modelhost_server.compat import serving_prediction_service_pb2 as metadata_pb
 from modelhost_server.services.call import foreign_name
 from support.access import ABSENT, ADMIN, MINE, OTHER, ROLES, STRANGERS, Answer, ask, make_access_file
 from support.server import ServerProcess
@@ -105,7 +105,8 @@ NATIVE = {
         "GetScope": Method("predict", lambda x: s.GetScopeRequest(scope=x)),
         "ListScopes": Method("known", lambda x: s.ListScopesRequest()),
         "UpdateScope": Method(
-            "admin", lambda x: s.UpdateScopeRequest(scope=x, config={"max_queue": 9}, update_mask={"paths": ["max_queue"]})
+            "admin",
+            lambda x: s.UpdateScopeRequest(scope=x, config={"max_queue": 9}, update_mask={"paths": ["max_queue"]}),
         ),
         # Not empty, and not forced.
         "DeleteScope": Method("admin", lambda x: s.DeleteScopeRequest(scope=x)),
@@ -138,7 +139,9 @@ TENSORFLOW_SERVING = {
         ),
     },
     "ModelService": {
-        "GetModelStatus": Method("predict", lambda x: status_pb.GetModelStatusRequest(model_spec={"name": f"{x}/{MODEL}"})),
+        "GetModelStatus": Method(
+            "predict", lambda x: status_pb.GetModelStatusRequest(model_spec={"name": f"{x}/{MODEL}"})
+        ),
         "HandleReloadConfigRequest": Method("server", lambda x: status_pb.ReloadConfigRequest()),
     },
 }
@@ -212,9 +215,8 @@ def all_methods() -> Iterator[str]:
     """The paths of all methods that the protos of the project have, and of the services of others that are served."""
     files = [health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
     for package in (modelhost.v1, modelhost_server.compat):
-        for module in pkgutil.iter_modules(package.__path__):
-            if module.name.endswith("_pb2"):
-                files.append(importlib.import_module(f"{package.__name__}.{module.name}").DESCRIPTOR)
+        names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+        files += [importlib.import_module(name).DESCRIPTOR for name in names if name.endswith("_pb2")]
     for file in files:
         for service in file.services_by_name.values():
             yield from (f"/{foreign_name(service.full_name)}/{method.name}" for method in service.methods)

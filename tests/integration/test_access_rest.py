@@ -39,8 +39,15 @@ TABLE = {
         )
     },
     # A label that cannot be is INVALID_ARGUMENT in TensorFlow Serving's words, whatever the model.
-    **{("POST", f"{V1}/labels/{{label}}:{verb}"): ROWS._replace(hidden=400) for verb in ("predict", "classify", "regress")},
-    **{("GET", f"{V1}{version}{what}"): READ for version in ("", "/versions/{version:number}") for what in ("", "/metadata")},
+    **{
+        ("POST", f"{V1}/labels/{{label}}:{verb}"): ROWS._replace(hidden=400)
+        for verb in ("predict", "classify", "regress")
+    },
+    **{
+        ("GET", f"{V1}{version}{what}"): READ
+        for version in ("", "/versions/{version:number}")
+        for what in ("", "/metadata")
+    },
     **{("GET", f"{V1}/labels/{{label}}{what}"): READ._replace(hidden=400) for what in ("", "/metadata")},
     ("GET", "/v2"): KNOWN,
     ("GET", "/v2/health/live"): OPEN,
@@ -122,7 +129,7 @@ def asked(tmp_path_factory, models):
 
 @pytest.mark.parametrize("key", TABLE, ids=" ".join)
 def test_each_caller_may_what_its_role_allows(asked: Asked, key: tuple[str, str]):
-    needed, body, hidden = TABLE[key]
+    needed, _, hidden = TABLE[key]
     absent = asked.ask(key, ADMIN, ABSENT)
     for caller in asked.tokens:
         role, _, where = caller.partition(" on ")

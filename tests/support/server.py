@@ -113,7 +113,9 @@ class ServerProcess:
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
-class _WithToken(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
+class _WithToken(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):
     """Gives calls a token."""
 
     def __init__(self, token: str) -> None:
