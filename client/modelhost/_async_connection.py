@@ -12,8 +12,9 @@ import grpc.aio
 
 from modelhost.v1 import scope_service_pb2
 
-from ._channel import AsyncStubs, open_async_channel
+from ._channel import AsyncStubs, authorization, open_async_channel
 from ._errors import DeadlineExceededError, UnreachableError, from_rpc_error
+from ._shared_memory import is_on_this_machine
 from ._types import CLIENT_TIMEOUT, Timeout
 
 _Request = TypeVar("_Request")
@@ -30,14 +31,20 @@ class AsyncConnection:
         timeout: float | None,
         credentials: grpc.ChannelCredentials | None,
         token: str | None,
+        insecure: bool,
         max_message_bytes: int | None,
         retry_predictions: bool,
     ) -> None:
+        if token and credentials is None and not insecure and not is_on_this_machine(target):
+            raise ValueError(
+                f"the token would go to {target} in plain text; encrypt the connection (tls), or, where something else "
+                "encrypts what is on the way, say that it may (insecure)"
+            )
         self.target = target
         self.timeout = timeout
         self._channel = open_async_channel(target, credentials, max_message_bytes, retry_predictions)
         self._stubs = AsyncStubs(self._channel)
-        self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = authorization(token)
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled. Closing twice does no harm."""

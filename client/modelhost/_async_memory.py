@@ -25,6 +25,7 @@ class AsyncMemory(AsyncConnection):
         timeout: float | None,
         credentials: grpc.ChannelCredentials | None,
         token: str | None,
+        insecure: bool,
         max_message_bytes: int | None,
         shared_memory: bool,
     ) -> None:
@@ -34,6 +35,7 @@ class AsyncMemory(AsyncConnection):
             timeout=timeout,
             credentials=credentials,
             token=token,
+            insecure=insecure,
             max_message_bytes=max_message_bytes,
             retry_predictions=not self._retries_predictions,
         )

@@ -139,6 +139,19 @@ class AsyncStubs:
         self.memory = cast("SharedMemoryServiceAsyncStub", SharedMemoryServiceStub(channel))
 
 
+def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
+    """The metadata that says who is calling.
+
+    Raises:
+        ValueError: the token is no token; gRPC would repeat it in its error, this one does not.
+    """
+    # Files that hold a token end in a newline.
+    token = (token or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("token: expected printable ASCII characters")
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
 def tls(
     ca: str | os.PathLike[str] | None = None,
     cert: str | os.PathLike[str] | None = None,

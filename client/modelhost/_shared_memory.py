@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any, Self
@@ -22,12 +23,14 @@ LARGE_BYTES = 64 << 10
 # After these the server may still be at work on the prediction.
 _OPEN_ENDED = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
 
-_LOOPBACK = ("localhost", "127.", "[::1]", "ipv4:127.", "ipv6:[::1]", "dns:localhost", "dns:///localhost", "unix:")
+_LOOPBACK = re.compile(
+    r"unix:.*|(?:dns:(?:///)?)?localhost(?::\d+)?|(?:ipv4:)?127(?:\.\d{1,3}){3}(?::\d+)?|(?:ipv6:)?\[::1\](?::\d+)?"
+)
 
 
 def is_on_this_machine(target: str) -> bool:
-    """Whether a server at `target` can share memory with its callers."""
-    return target.startswith(_LOOPBACK)
+    """Whether a server at `target` is on this machine, whatever the names that others give to theirs."""
+    return _LOOPBACK.fullmatch(target) is not None
 
 
 class Exchange:

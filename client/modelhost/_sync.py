@@ -26,7 +26,9 @@ class Client(Predictions, Streams, Models, Optimizations, Scopes):
             may rightly take long (`load`, `unload`, `optimize`, `wait_tuned`,
             `update_scope`, `delete_scope`) have no limit unless given one.
         credentials: of an encrypted connection, e.g. `modelhost.tls(ca="ca.pem")`; None for a plain one.
-        token: sent with every call as `authorization: Bearer <token>`.
+        token: says who is calling; sent with every call. Over a plain connection it goes to this machine only.
+        insecure: send it over a plain connection to other machines, too, e.g. where a service mesh encrypts what is on
+            the way. Whoever can read it there can use it.
         max_message_bytes: size of the largest answer to accept; None for no limit.
         shared_memory: give and take tensors of 64 kB and more in memory that is shared with the server. Where that is
             not possible (the server is on another machine, or does not offer it) they are sent as ever.
@@ -39,6 +41,7 @@ class Client(Predictions, Streams, Models, Optimizations, Scopes):
         timeout: float | None = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        insecure: bool = False,
         max_message_bytes: int | None = None,
         shared_memory: bool = False,
     ) -> None:
@@ -47,6 +50,7 @@ class Client(Predictions, Streams, Models, Optimizations, Scopes):
             timeout=timeout,
             credentials=credentials,
             token=token,
+            insecure=insecure,
             max_message_bytes=max_message_bytes,
             shared_memory=shared_memory,
         )

@@ -26,6 +26,7 @@ class Memory(Connection):
         timeout: float | None,
         credentials: grpc.ChannelCredentials | None,
         token: str | None,
+        insecure: bool,
         max_message_bytes: int | None,
         shared_memory: bool,
     ) -> None:
@@ -35,6 +36,7 @@ class Memory(Connection):
             timeout=timeout,
             credentials=credentials,
             token=token,
+            insecure=insecure,
             max_message_bytes=max_message_bytes,
             retry_predictions=not self._retries_predictions,
         )

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import grpc
 import psutil
@@ -19,6 +20,7 @@ from modelhost.v1 import (
     model_service_pb2_grpc,
     optimization_service_pb2_grpc,
     prediction_service_pb2_grpc,
+    scope_service_pb2,
     scope_service_pb2_grpc,
 )
 
@@ -111,17 +113,37 @@ class ServerProcess:
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
+class _WithToken(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):
+    """Gives calls a token."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = [("authorization", f"Bearer {token}")]
+
+    def _intercept(self, go_on: Any, details: Any, request: Any) -> Any:
+        return go_on(details._replace(metadata=[*(details.metadata or ()), *self._metadata]), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _intercept
+
+
 class Stubs:
     """The generated stubs over one channel: for tests that must say what the SDK would never say. Channels of a process
-    share a connection unless `options` is OWN_CONNECTION.
+    share a connection unless `options` is OWN_CONNECTION. With a token, every call has it.
     """
 
-    def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(self, address: str, options: Sequence[tuple[str, int]] = (), token: str = "") -> None:
         self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1), *options])
+        if token:
+            self.channel = grpc.intercept_channel(self.channel, _WithToken(token))
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.scopes = scope_service_pb2_grpc.ScopeServiceStub(self.channel)
         self.optimizations = optimization_service_pb2_grpc.OptimizationServiceStub(self.channel)
+
+    def create_scope(self, scope: str) -> None:
+        """Creates a scope."""
+        self.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope=scope), timeout=30)
 
     def close(self) -> None:
         """Closes the channel."""

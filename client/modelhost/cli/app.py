@@ -64,6 +64,15 @@ def options(
         str | None,
         typer.Option(envvar="MODELHOST_TOKEN", help="Token that says who is calling.", show_envvar=True),
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="MODELHOST_INSECURE",
+            show_envvar=True,
+            help="Send the token without --tls to other machines, too: whoever reads it can use it.",
+        ),
+    ] = False,
     use_tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
     tls_ca: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust; implies --tls.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file of your certificate; implies --tls.")] = None,
@@ -75,7 +84,7 @@ def options(
     """
     if bool(tls_cert) != bool(tls_key):
         exits.misused("--tls-cert and --tls-key go together")
-    context.obj = Session(target, json, timeout, token, use_tls, tls_ca, tls_cert, tls_key)
+    context.obj = Session(target, json, timeout, token, insecure, use_tls, tls_ca, tls_cert, tls_key)
 
 
 loads.add_to(app)

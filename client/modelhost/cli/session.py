@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
@@ -19,7 +19,8 @@ class Session:
     target: str
     json: bool
     timeout: float | None
-    token: str | None
+    token: str | None = field(repr=False)
+    insecure: bool
     use_tls: bool
     tls_ca: Path | None
     tls_cert: Path | None
@@ -34,7 +35,12 @@ class Session:
             except OSError as error:
                 exits.misused(str(error))
         timeout = DEFAULT_TIMEOUT if self.timeout is None else self.timeout
-        return Client(self.target, credentials=credentials, token=self.token, timeout=timeout)
+        try:
+            return Client(
+                self.target, credentials=credentials, token=self.token, insecure=self.insecure, timeout=timeout
+            )
+        except ValueError as error:
+            exits.misused(str(error))
 
 
 def session_of(context: typer.Context) -> Session:
