@@ -164,7 +164,7 @@ class ServerConfig(BaseSettings):
         readable: list[Path] = []
         if self.model_root:
             # Of what the operator names, a model config file's directories are known once it is read.
-            named = (self.model_base_path, self.model_repository)
+            named = (self.model_base_path, self.model_repository, self.data_dir)
             readable = [*self.model_root, *(path for path in named if path is not None)]
         return Rights(
             self.sandbox != "off",

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelhost.v1 import model_service_pb2, model_service_pb2_grpc
 from support.calls import eventually
-from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
+from support.server import BOTH_TRANSPORTS, ServerProcess
 
 pytestmark = BOTH_TRANSPORTS
 

@@ -28,6 +28,11 @@ class Sources:
         self._workspace = Workspace(cache_dir / RUNNING)
         self.uploads = Uploads((data_dir or self._workspace.folder) / "uploads", upload_limit_bytes)
 
+    @property
+    def scratch(self) -> Path:
+        """Where processes that convert models keep what is not to stay."""
+        return self._workspace.folder / "scratch"
+
     def close(self) -> None:
         """Ends what is under way, and removes what does not stay."""
         self.uploads.close()

@@ -82,7 +82,9 @@ class _Certificates:
         self._tls = tls
         self._read: grpc.ServerCertificateConfiguration | None = None
         self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._fetch, require_client_authentication=tls.client_ca is not None
+            self._configuration(),
+            self._fetch,  # type: ignore[arg-type]  # None is for no news.
+            require_client_authentication=tls.client_ca is not None,
         )
 
     def read(self, _: object = None) -> None:

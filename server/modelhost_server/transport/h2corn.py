@@ -88,8 +88,8 @@ class H2cornTransport:
         self._changed.set()
 
     async def _keep_replacing(self, server: h2corn.Server) -> None:
-        """h2corn reads certificates once. So another server takes over the sockets, and the old one ends with its calls;
-        its callers are told to connect again.
+        """h2corn reads certificates once. So another server takes over the sockets; the old one ends with its calls,
+        and has its callers connect again.
         """
         while True:
             await self._changed.wait()

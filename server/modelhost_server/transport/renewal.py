@@ -1,4 +1,4 @@
-"""Follows the TLS files, so that certificates are renewed without a restart: who renews them replaces files, no more."""
+"""Follows the TLS files: certificates are renewed without a restart, by whoever replaces the files."""
 
 from __future__ import annotations
 
