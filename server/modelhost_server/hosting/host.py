@@ -300,7 +300,7 @@ class Host:
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
-        found = await self.sources.resolve(scope.name, request.source, request.version)
+        found = await self.sources.resolve(scope.name, request.source, request.version, request.is_callers)
         samples_file = await self._kept_samples(request)
         request = replace(
             request, scope=scope.name, path=found.path, found_version=found.number, samples=(),
