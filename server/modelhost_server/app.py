@@ -31,6 +31,7 @@ from .services.open_inference.regions import SystemRegions
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
+from .sources.roots import ModelRoots
 from .sources.sources import Sources
 from .transport.base import Transport
 from .transport.fronts import FrontConfig, Fronts
@@ -62,7 +63,13 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._journal = Journal(config.data_dir, config.accept_lost_journal) if config.data_dir is not None else None
-        sources = Sources(config.cache_dir, config.data_dir, config.upload_limit_bytes, config.remote_sources)
+        sources = Sources(
+            config.cache_dir,
+            config.data_dir,
+            config.upload_limit_bytes,
+            config.remote_sources,
+            ModelRoots(config.model_root, anywhere=config.access is None),
+        )
         self._host = Host(
             config.cache_dir,
             sources,

@@ -76,6 +76,14 @@ def serve(
             help="Processes that speak gRPC, on the same ports.", show_default="1", rich_help_panel=_LISTENING
         ),
     ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure",
+            help="Be reached from other machines without TLS, or without authentication.",
+            rich_help_panel=_LISTENING,
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(help="PEM certificate chain; HOST:PORT addresses then speak TLS.", rich_help_panel=_LISTENING),

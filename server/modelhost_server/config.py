@@ -47,6 +47,7 @@ class ServerConfig(BaseSettings):
     server_name: str = Field("modelhost", description="what Open Inference clients are told of the server's name")
     transport: TransportName = Field("grpcio", description="what speaks HTTP/2 and gRPC")
     server_processes: int = Field(1, ge=1, le=64, description="processes that speak gRPC, on the same ports")
+    insecure: bool = Field(False, description="be reached from other machines without TLS, or without authentication")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain of the TCP listeners")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; only clients they vouch for are let in")
@@ -118,6 +119,22 @@ class ServerConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _secure(self) -> Self:
+        if self.insecure:
+            return self
+        lacks = [] if self.tls_certificate is not None else ["without TLS"]
+        if self.access is None and self.tls_client_ca is None:
+            lacks.append("without authentication")
+        for address in (*self.listen, *([self.rest] if self.rest else [])):
+            if lacks and not _is_local(address):
+                raise ValueError(
+                    f"{address} can be reached from other machines, {' and '.join(lacks)}: give tls_certificate and "
+                    "tls_key, and access (or tls_client_ca); or listen on 127.0.0.1 or unix:PATH; or say insecure, "
+                    "where the network keeps strangers out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _whole_sandbox(self) -> Self:
         if self.sandbox == "on" and (lacks := missing()):
             raise ValueError(f"sandbox: this machine has no {' and no '.join(lacks)}")
@@ -166,14 +183,13 @@ class ServerConfig(BaseSettings):
     @property
     def rights(self) -> Rights:
         """What processes that run models may do."""
-        readable: list[Path] = []
-        if self.model_root:
-            # Of what the operator names, a model config file's directories are known once it is read.
-            named = (self.model_base_path, self.model_repository)
-            readable = [*self.model_root, *(path for path in named if path is not None)]
+        # A model config file may name directories at any time.
+        is_bounded = bool(self.model_root) or (self.access is not None and self.model_config_file is None)
+        named = (self.model_base_path, self.model_repository, self.data_dir)
+        readable = [*self.model_root, *(path for path in named if path is not None)]
         return Rights(
             self.sandbox != "off",
-            tuple(os.path.realpath(path) for path in readable) or None,
+            tuple(os.path.realpath(path) for path in readable) if is_bounded else None,
             (os.path.realpath(self.cache_dir),),
         )
 

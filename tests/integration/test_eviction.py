@@ -220,7 +220,9 @@ def test_a_killed_worker_comes_back_with_what_fits(own: Stubs, own_server: Serve
     kept = sorted(set(range(COUNT)) - set(evicted(own, full)))
     for worker in own_server.workers():
         worker.send_signal(signal.SIGKILL)
-    assert eventually(lambda: "LOADING" not in states(own, full).values() and scope_of(own, full).statistics.worker_restarts)
+    assert eventually(
+        lambda: "LOADING" not in states(own, full).values() and scope_of(own, full).statistics.worker_restarts
+    )
     assert set(states(own, full).values()) == {"AVAILABLE", "EVICTED"}
     for number in (*kept, *range(COUNT)):
         assert ask(own, full, number) == number

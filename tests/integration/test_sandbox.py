@@ -8,8 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
+from modelhost.v1 import error_pb2, optimization_service_pb2
+from modelhost.v1 import model_service_pb2 as pb
+from modelhost_server.compat import serving_model_service_pb2
 from support.building import built
 from support.predict import error_of, load, predict
 from support.server import ServerProcess, Stubs
@@ -107,3 +111,32 @@ def test_a_worker_inherits_only_what_it_uses(served: Served) -> None:
     assert sum(name.startswith("socket") for name in opened) == 1
     assert sum(name.startswith("/memfd") for name in opened) == 2
     assert len(opened) == 6
+
+
+@pytest.mark.parametrize("path", ["/etc", "{directory}/outside", "{directory}/models/way-out", "{directory}/nothing"])
+def test_callers_load_nothing_from_outside_of_the_root(served: Served, path: str) -> None:
+    source = path.format(directory=served.directory)
+    failure = error_of(lambda: load(served.stubs, "default", source, "elsewhere"))
+    assert (failure.code, failure.reason) == ("PERMISSION_DENIED", "SOURCE_FORBIDDEN")
+    assert "--model-root" in failure.message
+    loads = pb.LoadModelsRequest(loads=[pb.LoadModelRequest(model="elsewhere", source=source)])
+    (answer,) = served.stubs.models.LoadModels(loads, timeout=20)
+    assert answer.error.reason == error_pb2.ERROR_REASON_SOURCE_FORBIDDEN
+
+
+def test_other_ways_to_name_a_path_are_no_way_out(served: Served) -> None:
+    optimize = served.stubs.optimizations.OptimizeModel
+    request = optimization_service_pb2.OptimizeModelRequest(
+        model="hostile", method=optimization_service_pb2.OPTIMIZATION_METHOD_FLOAT16, samples_file="/etc/passwd"
+    )
+    assert error_of(lambda: list(optimize(request, timeout=20))).reason == "SOURCE_FORBIDDEN"
+    reload = served.stubs.channel.unary_unary(
+        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+        serving_model_service_pb2.ReloadConfigRequest.SerializeToString,
+        serving_model_service_pb2.ReloadConfigResponse.FromString,
+    )
+    config = serving_model_service_pb2.ReloadConfigRequest()
+    config.config.model_config_list.config.add(name="elsewhere", base_path="/etc", model_platform="tensorflow")
+    with pytest.raises(grpc.RpcError) as refused:
+        reload(config, timeout=20)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]

@@ -54,4 +54,4 @@ def test_addresses_in_the_environment_and_in_a_file(monkeypatch: pytest.MonkeyPa
     assert read_config(file).listen == ("[::1]:1", "unix:/a")
     monkeypatch.setenv("MODELHOST_LISTEN", "127.0.0.1:3,unix:/b")
     assert (read_config(file).listen, read_config(file).rest) == (("127.0.0.1:3", "unix:/b"), "localhost:2")
-    assert read_config(file, listen=["h:4"]).listen == ("h:4",)
+    assert read_config(file, listen=["[::1]:4"]).listen == ("[::1]:4",)

@@ -31,11 +31,16 @@ class ConverterFault(ModelhostError):
 
 
 class Converting:
-    """Converter processes, one at a time of those that somebody waits for, and one of those that nobody does."""
+    """Converter processes, one at a time of those that somebody waits for, and one of those that nobody does.
 
-    def __init__(self, rights: Rights, cache_dir: Path) -> None:
+    Args:
+        rights: what they may do.
+        scratch: where each has a directory for as long as it runs.
+    """
+
+    def __init__(self, rights: Rights, scratch: Path) -> None:
         self._rights = rights
-        self._scratch = cache_dir / "scratch"
+        self._scratch = scratch
         self._turns = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._memory_bytes = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
 

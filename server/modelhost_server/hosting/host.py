@@ -30,7 +30,7 @@ from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
 from .checks import NATIVE_CHECKS, Checks
-from .cleaning import Cleaner
+from .cleaning import MODELS, Cleaner
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
@@ -83,11 +83,12 @@ class Host:
         self._journal = journal
         self._waiting = Waiting(self.store)
         self.scope_defaults = scope_defaults or ScopeConfig()
-        self.converting = Converting(rights, cache_dir)
         self.cache_dir = cache_dir
         self.sources = sources
         # Files that versions need and that cannot be made again; without a journal they go the way of the rest.
         self.files_dir = journal.directory if journal is not None else cache_dir
+        made = str(self.files_dir / MODELS)
+        self.converting = Converting(replace(rights, writable=(*rights.writable, made)), sources.scratch)
         self.regions = ByOwner(lambda: Regions(shares_memory))
         self._templates = Templates(rights)
         digests = Digests(cache_dir)
@@ -299,7 +300,7 @@ class Host:
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
-        found = await self.sources.resolve(scope.name, request.source, request.version)
+        found = await self.sources.resolve(scope.name, request.source, request.version, request.is_callers)
         samples_file = await self._kept_samples(request)
         request = replace(
             request, scope=scope.name, path=found.path, found_version=found.number, samples=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -84,6 +85,8 @@ class Optimizer:
         """
         self._host.check_accepting()
         original = self._find(request)
+        if request.samples_file:
+            await asyncio.to_thread(self._host.sources.roots.check, request.samples_file)
         await self._host.learn(original)
         threads = self._host.store.scope(original.scope).config.intra_op_threads
         samples = {

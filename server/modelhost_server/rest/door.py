@@ -15,6 +15,7 @@ from ..hosting.host import Host
 from ..transport.base import TransportOptions
 from ..transport.guard import Guard
 from ..transport.listeners import Listeners
+from ..transport.renewal import Renewal
 from ..transport.routes import Route
 from . import open_inference, paths, tensorflow_serving
 from .application import rest_application
@@ -49,6 +50,8 @@ class RestDoor:
         )
         self._tls = options.tls
         self._listeners = Listeners(reuse_port=False)
+        self._renewal: Renewal | None = None
+        self._renewed: ssl.SSLContext | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -74,6 +77,8 @@ class RestDoor:
 
     async def stop(self, seconds: float) -> None:
         """Takes no new requests, gives those under way this long, and ends."""
+        if self._renewal is not None:
+            await self._renewal.stop()
         if self._server is not None and self._serving is not None:
             self._server.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
             self._server.should_exit = True
@@ -84,15 +89,23 @@ class RestDoor:
         secured: dict[str, Any] = {}
         # As with gRPC: who may connect to a Unix socket is the file system's to say.
         if self._tls is not None and self._listeners.tcp:
-            secured = {"ssl_certfile": self._tls.certificate, "ssl_keyfile": self._tls.key}
-            if self._tls.client_ca is not None:
-                secured |= {"ssl_ca_certs": str(self._tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+            context = self._tls.context()
+            # Each handshake takes what was read last; the context that began it cannot forget an authority.
+            context.sni_callback = self._use_renewed
+            secured = {"ssl_context_factory": lambda *_: context}
+            self._renewal = Renewal(self._tls, self._renew)
         return uvicorn.Config(
             self._application, http=CertificateProtocol, ws="none", lifespan="off", log_config=None, log_level="error",
             access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             # Who calls is who has connected, whatever the headers say: callers share the queue fairly.
             proxy_headers=False, **secured,
         )  # fmt: skip
+
+    def _renew(self, context: ssl.SSLContext) -> None:
+        self._renewed = context
+
+    def _use_renewed(self, connection: ssl.SSLObject, _: str | None, began_with: ssl.SSLContext) -> None:
+        connection.context = self._renewed or began_with
 
 
 class _Server(uvicorn.Server):

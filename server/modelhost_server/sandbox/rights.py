@@ -32,7 +32,7 @@ class Rights:
     Attributes:
         sandboxed: whether the kernel sees to it, as far as it can; otherwise a process has all of its user's rights.
         readable: where models are; None for anywhere.
-        writable: where they write: the cache.
+        writable: where they write: the cache, and what is made there.
     """
 
     sandboxed: bool

@@ -17,8 +17,8 @@ class LoadRequest:
     `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
     number. With `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes
     on when that fails. `check_loaded` raises ModelhostError when what was loaded is not what was asked for. What asks
-    for a version that is not kept asks again when the server is started again. What was found does not count when
-    requests are compared.
+    for a version that is not kept asks again when the server is started again. A caller's source may not be anywhere.
+    What was found does not count when requests are compared.
     """
 
     scope: str
@@ -39,6 +39,7 @@ class LoadRequest:
     check_loaded: Callable[[Loaded], None] | None = field(default=None, compare=False)
     description: Description = field(default_factory=Description, compare=False)
     is_kept: bool = field(default=True, compare=False)
+    is_callers: bool = field(default=False, compare=False)
 
     @property
     def memory_id(self) -> str:

@@ -15,6 +15,7 @@ from ..access.identity import NO_CREDENTIALS, Credentials
 from ..services.call import Call
 from .base import TransportOptions
 from .listeners import host_and_port, socket_path
+from .renewal import Renewal
 from .routes import Route
 from .tls import Identity
 
@@ -25,7 +26,9 @@ class GrpcioTransport:
     """See Transport."""
 
     def __init__(self, routes: Sequence[Route], options: TransportOptions) -> None:
-        self._credentials = _server_credentials(options.tls) if options.tls else None
+        self._tls = options.tls
+        self._certificates = _Certificates(options.tls) if options.tls else None
+        self._renewal: Renewal | None = None
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", options.max_receive_bytes),
@@ -47,10 +50,10 @@ class GrpcioTransport:
         try:
             # grpc would take a host without a port, or a socket without a path, and choose one itself.
             host = socket_path(address) if unix else host_and_port(address)[0]
-            if self._credentials is None or unix:
+            if self._certificates is None or unix:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, self._credentials)
+                port = self._server.add_secure_port(address, self._certificates.credentials)
         except RuntimeError:
             port = 0
         except OSError as error:
@@ -61,18 +64,44 @@ class GrpcioTransport:
 
     async def start(self) -> None:
         """See Transport."""
+        if self._tls is not None and self._certificates is not None:
+            self._renewal = Renewal(self._tls, self._certificates.read)
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
         """See Transport."""
+        if self._renewal is not None:
+            await self._renewal.stop()
         await self._server.stop(seconds)
 
 
-def _server_credentials(tls: Identity) -> grpc.ServerCredentials:
-    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-    if tls.client_ca is None:
-        return grpc.ssl_server_credentials([pair])
-    return grpc.ssl_server_credentials([pair], tls.client_ca.read_bytes(), require_client_auth=True)
+class _Certificates:
+    """The certificates that handshakes use; they may be read again at any time."""
+
+    def __init__(self, tls: Identity) -> None:
+        self._tls = tls
+        self._read: grpc.ServerCertificateConfiguration | None = None
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            self._fetch,  # type: ignore[arg-type]  # None is for no news.
+            require_client_authentication=tls.client_ca is not None,
+        )
+
+    def read(self, _: object = None) -> None:
+        """Has handshakes use from now on what the files say now."""
+        self._read = self._configuration()
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC asks for at each handshake, on threads of its own: news."""
+        read, self._read = self._read, None
+        return read
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        tls = self._tls
+        authorities = tls.client_ca.read_bytes() if tls.client_ca is not None else None
+        return grpc.ssl_server_certificate_configuration(
+            [(tls.key.read_bytes(), tls.certificate.read_bytes())], authorities
+        )
 
 
 class _Context(Protocol):

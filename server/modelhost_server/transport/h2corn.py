@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import h2corn
 from .asgi import GrpcApplication
 from .base import TransportOptions
 from .listeners import Listeners
+from .renewal import Renewal
 from .routes import Route
 from .tls import Identity
 
@@ -32,8 +34,12 @@ class H2cornTransport:
         self._application = GrpcApplication(routes, options)
         self._tls = options.tls
         self._listeners = Listeners(options.reuse_port)
-        self._servers: list[h2corn.Server] = []
-        self._serving: list[asyncio.Task[None]] = []
+        # As many as there are sockets with TLS and without, and those that end with the calls they still have.
+        self._servers: set[h2corn.Server] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._renewal: Renewal | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
 
     def listen(self, addresses: Sequence[str]) -> list[str]:
         """See Transport."""
@@ -42,16 +48,20 @@ class H2cornTransport:
     async def start(self) -> None:
         """See Transport."""
         # One server cannot have both: TLS is the TCP listeners' only.
-        for listeners, tls in ((self._listeners.tcp, self._tls), (self._listeners.unix, None)):
-            if listeners:
-                bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
-                server = h2corn.Server(self._application, _config(bind, tls))
-                self._servers.append(server)
-                self._serving.append(asyncio.create_task(server.serve()))
-                await server.wait_started()
+        if self._listeners.unix:
+            await self._serve(self._listeners.unix, None)
+        if self._listeners.tcp:
+            server = await self._serve(self._listeners.tcp, self._tls)
+            if self._tls is not None:
+                self._renewal = Renewal(self._tls, self._certificates_changed)
+                self._replacing = asyncio.create_task(self._keep_replacing(server))
 
     async def stop(self, seconds: float) -> None:
         """See Transport."""
+        if self._renewal is not None and self._replacing is not None:
+            await self._renewal.stop()
+            self._replacing.cancel()
+            await asyncio.gather(self._replacing, return_exceptions=True)
         for server in self._servers:
             server.shutdown()
         self._listeners.close()
@@ -59,6 +69,33 @@ class H2cornTransport:
             await asyncio.wait(self._serving, timeout=seconds)
             self._application.end_calls()
             await asyncio.wait(self._serving)
+
+    async def _serve(self, listeners: Sequence[socket.socket], tls: Identity | None) -> h2corn.Server:
+        bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
+        server = h2corn.Server(self._application, _config(bind, tls))
+        self._servers.add(server)
+        serving = asyncio.create_task(server.serve())
+        self._serving.add(serving)
+        serving.add_done_callback(lambda _: self._forget(serving, server))
+        await server.wait_started()
+        return server
+
+    def _forget(self, serving: asyncio.Task[None], server: h2corn.Server) -> None:
+        self._serving.discard(serving)
+        self._servers.discard(server)
+
+    def _certificates_changed(self, _: object) -> None:
+        self._changed.set()
+
+    async def _keep_replacing(self, server: h2corn.Server) -> None:
+        """h2corn reads certificates once. So another server takes over the sockets; the old one ends with its calls,
+        and has its callers connect again.
+        """
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            old, server = server, await self._serve(self._listeners.tcp, self._tls)
+            old.shutdown()
 
 
 def _config(bind: tuple[str, ...], tls: Identity | None) -> h2corn.Config:

@@ -15,8 +15,13 @@ class Identity:
     key: Path
     client_ca: Path | None = None
 
-    def check(self) -> None:
-        """Finds out now what transports would find out at the first handshake, if at all.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
+
+    def context(self) -> ssl.SSLContext:
+        """What they say, for OpenSSL. Other libraries would find out at the first handshake, if at all, what is wrong.
 
         Raises:
             OSError: a file cannot be read or is not what it should be, or the key is not the certificate's.
@@ -32,6 +37,8 @@ class Identity:
                 context.load_verify_locations(self.client_ca)
             except OSError as error:
                 raise OSError(f"TLS: {self.client_ca}: {_reason(error)}") from None
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
 
 def _reason(error: OSError) -> str:

@@ -16,7 +16,7 @@ def make_transport(name: TransportName, routes: Sequence[Route], options: Transp
         OSError: the TLS files are not right.
     """
     if options.tls is not None:
-        options.tls.check()
+        options.tls.context()
     if name == "grpcio":
         return GrpcioTransport(routes, options)
     # Whoever does not use it need not have it in memory.

@@ -132,6 +132,7 @@ def load_request(message: pb.LoadModelRequest) -> LoadRequest:
         labels=tuple(message.labels),
         keep_older=message.keep_older,
         request_id=message.request_id,
+        is_callers=True,
         samples=samples("warmup", message.warmup),
     )
 

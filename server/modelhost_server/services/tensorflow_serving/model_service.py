@@ -10,6 +10,7 @@ from ...errors import Code, ModelhostError
 from ...hosting.host import Host
 from ...repositories.follower import Follower
 from ...repositories.followers import Followers
+from ...repositories.model_directory import ModelDirectory
 from ...store.resolve import find_version
 from ..call import Call
 from ..names import model_name
@@ -75,6 +76,7 @@ class ModelService:
             )
         self._host.check_accepting()
         wanted = directories(request.config.model_config_list)
+        await asyncio.to_thread(self._check_roots, wanted)
         check_labels(wanted, self._host.store, self._labels_may_wait)
         changed = self._followers.follow(wanted)
         now = asyncio.get_running_loop().time()
@@ -82,6 +84,10 @@ class ModelService:
         deadline = latest if call.deadline is None else min(latest, max(now, call.deadline - _ANSWER_SECONDS))
         await _check_outcomes(changed, deadline)
         return pb.ReloadConfigResponse(status=status_proto(None))
+
+    def _check_roots(self, wanted: Sequence[ModelDirectory]) -> None:
+        for directory in wanted:
+            self._host.sources.roots.check(directory.base_path)
 
 
 async def _check_outcomes(changed: Sequence[Follower], deadline: float) -> None:
