@@ -24,6 +24,7 @@ from .services.health_service import HealthService
 from .services.native.protocol import native_services
 from .services.open_inference.protocol import open_inference_services
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
+from .services.tensorflow_serving.kept_config import KeptConfig
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .transport.base import Transport
@@ -61,6 +62,7 @@ class Server:
             shares_memory=config.shares_memory,
             journal=self._journal,
         )
+        self._kept_config = KeptConfig(self._host, self._said_of_directories)
         self._followers = Followers(self._host, config.file_system_poll_wait_seconds)
         self._background = Background("server")
         self._control, self._repository = self._model_control()
@@ -95,6 +97,11 @@ class Server:
             self._rest = RestDoor(self._host, all_routes, config.transport_options)
             rest_urls = [self._rest.listen(config.rest)]
         await self._host.start()
+        asked = self._kept_config.read()
+        if asked is not None:
+            logger.info("the directories of the last reload are followed; a change of the command line's ends that")
+        # Before callers can change them.
+        self._followers.follow(directories if asked is None else asked)
         await transport.start()
         if self._rest is not None:
             await self._rest.start()
@@ -108,7 +115,6 @@ class Server:
             )
             await self._fronts.start()
         # Whoever waits for the addresses does not wait for models: these come as they are loaded.
-        self._followers.follow(directories)
         if self._repository is not None:
             self._background.run(self._repository.follow())
         if config.model_config_file is not None and config.model_config_file_poll_wait_seconds > 0:
@@ -127,6 +133,15 @@ class Server:
             return [one_model(self._config.model_name, self._config.model_base_path)]
         return []
 
+    def _said_of_directories(self) -> str:
+        """What the command line says of them, as text."""
+        file = self._config.model_config_file
+        try:
+            text = file.read_text(errors="replace") if file is not None else ""
+        except OSError:
+            text = ""
+        return f"{self._config.model_name}\n{self._config.model_base_path}\n{text}"
+
     def _model_control(self) -> tuple[ModelControl, TritonRepository | None]:
         """What loads and unloads as Triton does, and what follows its repository, if there is one."""
         config = self._config
@@ -143,7 +158,7 @@ class Server:
         services = [
             *native_services(host),
             *tensorflow_serving_services(
-                host, self._followers, self._config.allow_version_labels_for_unavailable_models
+                host, self._followers, self._kept_config, self._config.allow_version_labels_for_unavailable_models
             ),
             *open_inference_services(host, self._control, self._config.server_name),
         ]

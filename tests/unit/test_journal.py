@@ -31,12 +31,12 @@ def setting(name: str, value: str) -> dict[Key, Row]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
+def directory(tmp_path: Path) -> Path:
     """A data directory whose journal has some content."""
     directory = tmp_path / "data"
     with closing(Journal(directory)) as journal:
         journal.database.write({**setting("a", "1"), **setting("b", "2" * 5000)}, revision=7)
-    yield directory
+    return directory
 
 
 def settings(journal: Journal) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ...store.resolve import find_version
 from ..call import Call
 from ..names import model_name
 from .errors import error, invalid, servable_error
+from .kept_config import KeptConfig
 from .model_config import check_labels, directories
 from .names import Target, target_of
 from .version_states import VersionStates, status_proto
@@ -31,9 +32,10 @@ class ModelService:
         labels_may_wait: whether labels may be put on versions that are not available.
     """
 
-    def __init__(self, host: Host, followers: Followers, labels_may_wait: bool) -> None:
+    def __init__(self, host: Host, followers: Followers, kept_config: KeptConfig, labels_may_wait: bool) -> None:
         self._host = host
         self._followers = followers
+        self._kept_config = kept_config
         self._labels_may_wait = labels_may_wait
         self._states = VersionStates(host.store, followers)
 
@@ -76,6 +78,7 @@ class ModelService:
         self._host.check_accepting()
         wanted = directories(request.config.model_config_list)
         check_labels(wanted, self._host.store, self._labels_may_wait)
+        await self._kept_config.keep(request.config.model_config_list)
         changed = self._followers.follow(wanted)
         now = asyncio.get_running_loop().time()
         latest = now + _RELOAD_SECONDS
