@@ -29,6 +29,7 @@ from .services.native.protocol import native_services
 from .services.open_inference.protocol import open_inference_services
 from .services.open_inference.regions import SystemRegions
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
+from .services.tensorflow_serving.kept_config import KeptConfig
 from .services.tensorflow_serving.model_config import one_model
 from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .sources.roots import ModelRoots
@@ -126,6 +127,11 @@ class Server:
         await self._host.start()
         if self._authenticator is not None:
             self._background.run(self._authenticator.follow())
+        asked = KeptConfig(self._host, self._said_of_directories).read()
+        if asked is not None:
+            logger.info("the directories of the last reload are followed; a change of the command line's ends that")
+        # Before callers can change them.
+        self._followers.follow(directories if asked is None else asked)
         await transport.start()
         if self._rest is not None:
             await self._rest.start()
@@ -139,7 +145,6 @@ class Server:
             )
             await self._fronts.start()
         # Whoever waits for the addresses does not wait for models: these come as they are loaded.
-        self._followers.follow(directories)
         if self._repository is not None:
             self._background.run(self._repository.follow())
         if config.model_config_file is not None and config.model_config_file_poll_wait_seconds > 0:
@@ -157,6 +162,15 @@ class Server:
         if self._config.model_base_path is not None:
             return [one_model(self._config.model_name, self._config.model_base_path)]
         return []
+
+    def _said_of_directories(self) -> str:
+        """What the command line says of them, as text."""
+        file = self._config.model_config_file
+        try:
+            text = file.read_text(errors="replace") if file is not None else ""
+        except OSError:
+            text = ""
+        return f"{self._config.model_name}\n{self._config.model_base_path}\n{text}"
 
     def _model_control(self) -> tuple[ModelControl, TritonRepository | None]:
         """What loads and unloads as Triton does, and what follows its repository, if there is one."""
@@ -189,9 +203,12 @@ class Server:
         self, host: Host, followers: Followers, control: ModelControl, regions: ByOwner[SystemRegions]
     ) -> list[Route]:
         config = self._config
+        kept_config = KeptConfig(host, self._said_of_directories)
         services = [
             *native_services(host),
-            *tensorflow_serving_services(host, followers, config.allow_version_labels_for_unavailable_models),
+            *tensorflow_serving_services(
+                host, followers, kept_config, config.allow_version_labels_for_unavailable_models
+            ),
             *open_inference_services(host, control, regions, config.server_name),
         ]
         health = HealthService(host, [service.name for service in services])

@@ -56,9 +56,9 @@ def request(scope: str, model: str, version: int = 0, **inputs: tensor_pb2.Tenso
     return message
 
 
-def half(stubs: Stubs, scope: str, model: str = "half", x: float = 4.0, timeout: float = 10) -> float:
+def half(stubs: Stubs, scope: str, model: str = "half", x: float = 4.0, timeout: float = 10, version: int = 0) -> float:
     """What a half_plus_… model makes of x."""
-    answer = stubs.predictions.Predict(request(scope, model, x=vector(x)), timeout=timeout)
+    answer = stubs.predictions.Predict(request(scope, model, version, x=vector(x)), timeout=timeout)
     return float(np.frombuffer(answer.outputs["y"].raw, "<f4")[0])
 
 

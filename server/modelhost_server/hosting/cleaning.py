@@ -14,13 +14,14 @@ from ..sources.sources import FETCHED, RUNNING
 
 logger = logging.getLogger(__name__)
 
+# Models that were made on request, which are not to be had again by reading their source; those that came in requests;
+# and the warm-up requests that came with loads.
+MODELS, OVERRIDES, SAMPLES = "models", "overrides", "samples"
 # Entries of these directories belong together and go as one; elsewhere every file is by itself.
-_WHOLE = ("converted", "engines", "overrides", FETCHED)
+_WHOLE = ("converted", "engines", OVERRIDES, FETCHED)
 # What somebody may be making at this moment is left alone.
 _YOUNG_SECONDS = 600.0
 _EVERY_SECONDS = 60.0
-# Models that were made on request are not to be had again by reading their source.
-MODELS = "models"
 _APART = (MODELS, RUNNING)
 
 
@@ -38,12 +39,16 @@ class Cleaner:
         cache_dir: all of it is ours.
         limit: in bytes.
         in_use: paths below which nothing may be removed.
+        data_dir: where samples are kept besides, if they are.
     """
 
-    def __init__(self, cache_dir: Path, limit: int, in_use: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self, cache_dir: Path, limit: int, in_use: Callable[[], Collection[str]], data_dir: Path | None = None
+    ) -> None:
         self._cache_dir = cache_dir
         self._limit = limit
         self._in_use = in_use
+        self._data_dir = data_dir
         self._last = float("-inf")
 
     async def clean(self) -> None:
@@ -51,7 +56,10 @@ class Cleaner:
         now = time.monotonic()
         if now - self._last >= _EVERY_SECONDS:
             self._last = now
-            await asyncio.to_thread(clean, self._cache_dir, self._limit, self._in_use(), time.time() - _YOUNG_SECONDS)
+            before = time.time() - _YOUNG_SECONDS
+            await asyncio.to_thread(clean, self._cache_dir, self._limit, self._in_use(), before)
+            if self._data_dir is not None:
+                await asyncio.to_thread(remove_unused, self._data_dir / SAMPLES, self._in_use(), before)
 
 
 def clean(cache_dir: Path, limit: int, in_use: Collection[str], before: float) -> int:
@@ -65,15 +73,26 @@ def clean(cache_dir: Path, limit: int, in_use: Collection[str], before: float) -
             break
         if any(Path(used).is_relative_to(entry.path) for used in in_use):
             continue
-        # A file that is mapped stays in memory for those who have it.
-        if entry.path.is_dir():
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            entry.path.unlink(missing_ok=True)
+        _remove(entry.path)
         removed += entry.size
     if removed:
         logger.info("the cache was over its limit: removed %d MB", removed >> 20)
     return removed
+
+
+def remove_unused(folder: Path, in_use: Collection[str], before: float) -> None:
+    """Removes what is directly in a folder of the data directory, older than a time, and used by no version."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.stat().st_mtime < before and not any(Path(used).is_relative_to(entry) for used in in_use):
+            _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    # A file that is mapped stays in memory for those who have it.
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _entries(folder: Path) -> list[_Entry]:

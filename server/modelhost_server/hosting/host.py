@@ -30,7 +30,7 @@ from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
 from .checks import NATIVE_CHECKS, Checks
-from .cleaning import MODELS, Cleaner
+from .cleaning import MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
@@ -54,7 +54,6 @@ _WORKER_START_SECONDS = 5.0
 # A server that is asked for nothing for this long is idle.
 _IDLE_SECONDS = 5.0
 _COLLECT_SECONDS = 60.0
-SAMPLES = "samples"
 _SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
 
 
@@ -106,7 +105,8 @@ class Host:
             cache_dir,
             self._on_available,
         )
-        self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use)
+        data_dir = journal.directory if journal is not None else None
+        self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use, data_dir)
         self._keepers: dict[str, ScopeKeeper] = {}
         self._unloads: dict[int, asyncio.Task[None]] = {}
         self._background = Background("host")
@@ -131,6 +131,10 @@ class Host:
             content = self._journal.read()
             versions = content.versions
             restore(self.store, content, self.scope_defaults)
+            # What a server left that was killed, and what belongs to versions that have gone.
+            for folder in (OVERRIDES, SAMPLES):
+                used = self._paths_in_use()
+                await asyncio.to_thread(remove_unused, self._journal.directory / folder, used, time.time())
             for scope in self.store.all_scopes():
                 self._keepers[scope.name] = ScopeKeeper(scope, self._means)
                 self._keepers[scope.name].start()
@@ -374,7 +378,9 @@ class Host:
     def _paths_in_use(self) -> set[str]:
         paths: set[str] = set()
         for version in self._versions():
-            paths.update((version.path, version.samples_file, version.choice.artifact if version.choice else ""))
+            paths.update(
+                (version.source, version.path, version.samples_file, version.choice.artifact if version.choice else "")
+            )
         return paths - {""}
 
     async def _switch(self, version: Version, choice: EngineChoice) -> None:

@@ -18,8 +18,8 @@ from ..store.operations import LoadRequest
 from ..store.phases import SERVED
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version, not_available
-from .cleaning import MODELS
-from .host import SAMPLES, Host
+from .cleaning import MODELS, SAMPLES
+from .host import Host
 from .tuning import own_engine
 from .verdicts import TENSORFLOW
 

@@ -47,7 +47,7 @@ class Journal:
             ModelhostError: another server has the directory, or its journal is corrupt or of a newer server.
             OSError: the directory cannot be used.
         """
-        self.directory = directory
+        directory = self.directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock: TextIO = lock_directory(directory)
         try:

@@ -12,7 +12,6 @@ from pathlib import Path
 from ..errors import Code, ForeignError, brief
 
 PREFIX = "file:"
-FOLDER = "overrides"
 _MAX_FILES = 10_000
 _MAX_PATH, _MAX_PART, _MAX_FOLDERS = 1024, 255, 64
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from ..errors import Code, ForeignError, ModelhostError
 from ..hosting.background import Background
+from ..hosting.cleaning import OVERRIDES
 from ..hosting.host import Host
 from ..store.events import Event
 from ..store.names import DEFAULT_SCOPE
 from ..store.operations import LoadRequest
 from ..store.phases import SERVED, WANTED, Phase
 from ..store.records import Version
-from .overrides import FOLDER, Overrides, checked_names, remove
+from .overrides import Overrides, checked_names, remove
 from .triton_config import read_json
 from .triton_layout import model_names, read_directory
 from .triton_plan import Key, Plan, Wanted, changed_plan, directory_plan, load_failed, not_polled, status_text
@@ -79,7 +80,7 @@ class ModelControl:
         self._host = host
         self._repository = repository
         self._mode = mode
-        self._overrides = Overrides(host.files_dir / FOLDER)
+        self._overrides = Overrides(host.files_dir / OVERRIDES)
         self._known: dict[Key, _Known] = {}
         self._background = Background("model control")
         host.store.events.listen(self._on_event)

@@ -15,6 +15,7 @@ from ...store.resolve import find_version
 from ..call import Call
 from ..names import model_name
 from .errors import error, invalid, servable_error
+from .kept_config import KeptConfig
 from .model_config import check_labels, directories
 from .names import Target, target_of
 from .version_states import VersionStates, status_proto
@@ -32,9 +33,10 @@ class ModelService:
         labels_may_wait: whether labels may be put on versions that are not available.
     """
 
-    def __init__(self, host: Host, followers: Followers, labels_may_wait: bool) -> None:
+    def __init__(self, host: Host, followers: Followers, kept_config: KeptConfig, labels_may_wait: bool) -> None:
         self._host = host
         self._followers = followers
+        self._kept_config = kept_config
         self._labels_may_wait = labels_may_wait
         self._states = VersionStates(host.store, followers)
 
@@ -78,6 +80,7 @@ class ModelService:
         wanted = directories(request.config.model_config_list)
         await asyncio.to_thread(self._check_roots, wanted)
         check_labels(wanted, self._host.store, self._labels_may_wait)
+        await self._kept_config.keep(request.config.model_config_list)
         changed = self._followers.follow(wanted)
         now = asyncio.get_running_loop().time()
         latest = now + _RELOAD_SECONDS
