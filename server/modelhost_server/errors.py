@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, IntEnum
 
+# Of an error that a worker sends: no honest one says more.
+_LONGEST_TEXT, _MOST_DETAILS, _LONGEST_WAIT = 4000, 20, 3600.0
+
 
 class Code(IntEnum):
     """Canonical status codes, numbered as google.rpc.Code."""
@@ -137,15 +140,25 @@ class ModelhostError(Exception):
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> ModelhostError:
-        """The error a worker sent."""
-        details, retry_after = data.get("details"), data.get("retry_after")
+        """The error a worker sent, as much of it as may be sent on.
+
+        Raises:
+            LookupError, TypeError: it is none.
+        """
+        details, seconds = data.get("details"), data.get("retry_after")
+        given = list(details.items())[:_MOST_DETAILS] if isinstance(details, dict) else []
         return cls(
             Reason[str(data["reason"])],
-            str(data["message"]),
-            field=str(data.get("field", "")),
-            retry_after=float(retry_after) if isinstance(retry_after, int | float) else None,
-            **{str(k): v for k, v in (details if isinstance(details, dict) else {}).items()},
+            _text(data["message"]),
+            field=_text(data.get("field", "")),
+            retry_after=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds <= _LONGEST_WAIT else None,
+            **{_text(key): _text(value) for key, value in given},
         )
+
+
+def _text(value: object) -> str:
+    """A text of limited length, without what is no character."""
+    return str(value)[:_LONGEST_TEXT].encode(errors="replace").decode()
 
 
 class ForeignError(Exception):

@@ -214,6 +214,10 @@ class SignatureSpec:
         tensors = (*self.inputs, *self.outputs)
         return bool(self.inputs) and all(tensor.shape is not None and tensor.shape[:1] == (-1,) for tensor in tensors)
 
+    def output_dtypes(self, wanted: Sequence[int] = ()) -> list[int]:
+        """The dtypes of the outputs at these positions, of all when there are none."""
+        return [self.outputs[i].dtype for i in wanted] if wanted else [output.dtype for output in self.outputs]
+
     def accepts_shapes(self, inputs: Sequence[tuple[int, RawTensor]]) -> bool:
         """Whether inputs, by position, are of the shapes that the signature promises to take."""
         return all(self.inputs[position].accepts_shape(tensor.shape) for position, tensor in inputs)

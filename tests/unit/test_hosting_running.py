@@ -42,7 +42,13 @@ class Link:
         self._waiting: list[tuple[list[float], Any]] = []
 
     def predict(
-        self, key: int, signature: int, wanted: Sequence[int], inputs: Sequence[tuple[int, RawTensor]], on_answer: Any
+        self,
+        key: int,
+        signature: int,
+        wanted: Sequence[int],
+        inputs: Sequence[tuple[int, RawTensor]],
+        dtypes: Sequence[int],
+        on_answer: Any,
     ) -> None:
         ((_, tensor),) = inputs
         parts = tensor.data.parts if isinstance(tensor.data, Joined) else [tensor.data]
@@ -284,7 +290,7 @@ async def test_predictions_without_rows_run_alone(x):
         return rows * 2
 
     scope = Scope(run)
-    scope.link.predict = lambda key, signature, wanted, inputs, on_answer: on_answer([raw()])  # type: ignore[method-assign]
+    scope.link.predict = lambda key, signature, wanted, inputs, dtypes, on_answer: on_answer([raw()])  # type: ignore[method-assign]
     begun = [scope.begin(x, f"caller-{i}") for i in range(3)]
     await asyncio.sleep(0)
     assert await outcomes(begun) == [[], [], []]

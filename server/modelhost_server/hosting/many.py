@@ -107,7 +107,8 @@ class _Share(Waiting):
             on_answers(())
             return
         try:
-            worker.link.predict_many([run.run for run in there.values()], self._tensors, on_answers)
+            dtypes = [run.spec.output_dtypes(run.wanted) for run in there.values()]
+            worker.link.predict_many([run.run for run in there.values()], self._tensors, dtypes, on_answers)
         except (ModelhostError, OSError) as error:
             # Nothing was sent, so no answer will come.
             on_answers([as_input_error(error)] * len(there))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..errors import ModelhostError, Reason
 from ..ipc.frames import Kind
-from ..store.records import EngineChoice, Loaded, Progress, Version
+from ..store.records import EngineChoice, Loaded, Version
 from ..store.store import Store
-from ..tensors import SignatureSpec, VariableSpec
 from ..workers.worker import Worker
+from .reports import read_anonymous, read_loaded, read_progress, read_shared
 
 logger = logging.getLogger(__name__)
+
+_Told = TypeVar("_Told")
 
 
 class Placement:
@@ -74,9 +76,10 @@ class Placement:
         """
 
         def progress(report: dict[str, Any]) -> None:
-            if is_told:
-                stage = str(report["stage"]).upper()
-                self._store.set_progress(version, Progress(stage, report["done"], report["total"]))
+            with contextlib.suppress(ModelhostError):
+                told = _believed(worker, read_progress, report)
+                if is_told:
+                    self._store.set_progress(version, told)
 
         request = {
             "key": version.key,
@@ -92,19 +95,19 @@ class Placement:
         }
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)
-        return _loaded(reply)
+        return _believed(worker, read_loaded, reply)
 
     async def free(self, worker: Worker, version: Version) -> int:
         """Frees a version in a worker; the worker's anonymous memory after that, 0 when the worker has gone."""
         worker.loaded.discard(version.key)
         try:
             reply = await worker.link.control(Kind.UNLOAD, {"key": version.key})
+            return _believed(worker, read_anonymous, reply)
         except ModelhostError as error:
             if error.reason is not Reason.WORKER_DIED:
                 logger.error("%s cannot unload: %s", worker.name, error.message)
                 worker.kill()
             return 0
-        return int(reply["anonymous"])
 
     async def free_in_all(self, workers: Sequence[Worker], version: Version) -> dict[Worker, int]:
         """Frees a version in those of the workers that hold it; the answers of `free` by worker."""
@@ -116,20 +119,19 @@ class Placement:
         """Notes what a version shares with others now, which changes as they come and go."""
         with contextlib.suppress(ModelhostError):
             reply = await worker.link.control(Kind.SHARED, {"key": version.key})
-            version.shared_bytes = int(reply["shared_bytes"])
+            version.shared_bytes = _believed(worker, read_shared, reply)
 
 
-def _loaded(reply: dict[str, Any]) -> Loaded:
-    warmup = reply["warmup"]
-    return Loaded(
-        engine=reply["engine"],
-        loader=reply["loader"],
-        signatures=tuple(SignatureSpec.from_json(signature) for signature in reply["signatures"]),
-        variables=tuple(VariableSpec(name, dtype, tuple(shape)) for name, dtype, shape in reply["variables"]),
-        private_bytes=reply["private_bytes"],
-        anonymous_bytes=reply["anonymous_bytes"],
-        variable_bytes=reply["variable_bytes"],
-        load_ns=reply["load_ns"],
-        warmup=(warmup["success_count"], warmup["failure_count"], warmup["first_error"]),
-        is_pure=reply["is_pure"],
-    )
+def _believed(worker: Worker, read: Callable[[dict[str, Any]], _Told], reply: dict[str, Any]) -> _Told:
+    """What a worker says, read. A worker that says what cannot be is ended.
+
+    Raises:
+        ModelhostError: WORKER_DIED.
+    """
+    try:
+        return read(reply)
+    except ValueError as error:
+        worker.link.give_up(f"what it says cannot be: {str(error)[:200]!a}")
+        raise ModelhostError(
+            Reason.WORKER_DIED, "the worker told of the version what cannot be, and was ended", retry_after=0.5
+        ) from None

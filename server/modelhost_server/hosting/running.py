@@ -76,6 +76,7 @@ class SignatureRunner:
         self.key = version.key
         self.version = version
         self.spec = loaded.signatures[position]
+        self.dtypes = self.spec.output_dtypes()
         self.is_batched = self.spec.is_batched
         options = version.options.batching
         self.batching = Batching(version.options, self.spec, loaded.is_pure)
@@ -194,7 +195,8 @@ class _Execution:
                 self._rows = self._runner.batching.rows_to_run(sum(running.rows for running in batch))
                 if len(batch) > 1 or self._rows != first.rows:
                     inputs = join([running.inputs for running in batch], self._rows)
-            self._worker.link.predict(self._runner.key, position, first.wanted, inputs, self.on_answer)
+            dtypes = self._runner.spec.output_dtypes(first.wanted) if first.wanted else self._runner.dtypes
+            self._worker.link.predict(self._runner.key, position, first.wanted, inputs, dtypes, self.on_answer)
         except (ModelhostError, OSError) as error:
             # Nothing was sent, so no answer will come.
             self._end(as_input_error(error), is_blamed=True)

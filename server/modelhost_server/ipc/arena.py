@@ -8,6 +8,7 @@ arena is empty, and all of it when the arena has been idle (`trim`).
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import threading
@@ -23,8 +24,10 @@ _PAGE = mmap.PAGESIZE
 
 def create_arena_fd() -> int:
     """A new, empty arena's file descriptor."""
-    fd = os.memfd_create("modelhost-arena", os.MFD_CLOEXEC)
+    fd = os.memfd_create("modelhost-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, ARENA_BYTES)
+    # The other side cannot cut it short: whoever has memory mapped that is no longer there dies of looking at it.
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return fd
 
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
-from ..tensors import STRING, FileRange, Joined, LeasedBytes, LentMemory, RawTensor, element_count
+from ..tensors import ITEMSIZE, STRING, FileRange, Joined, LeasedBytes, LentMemory, RawTensor, element_count
 from .arena import LARGE_BYTES, Arena
 
 
@@ -136,6 +136,8 @@ def _pack_strings(values: Sequence[bytes]) -> bytes:
 
 
 def _unpack_strings(content: memoryview, count: int) -> list[bytes]:
+    if not 0 <= 4 * count <= len(content):
+        raise ValueError("a string tensor is shorter than its shape says")
     lengths = struct.unpack_from(f"<{count}I", content)
     if 4 * count + sum(lengths) != len(content):
         raise ValueError("a string tensor's lengths do not add up")
@@ -151,7 +153,7 @@ Borrow = Callable[[int, memoryview], LentMemory | LeasedBytes]
 
 
 def read_tensors(body: memoryview, start: int, count: int, arena: Arena, borrow: Borrow) -> list[tuple[int, RawTensor]]:
-    """The tensors of a frame, from `start` on, with their indices.
+    """The tensors of a frame, from `start` on, with their indices. Each has as many bytes as its dtype and shape say.
 
     Raises:
         ValueError, struct.error: the frame contradicts itself.
@@ -160,8 +162,11 @@ def read_tensors(body: memoryview, start: int, count: int, arena: Arena, borrow:
     for _ in range(count):
         index, dtype, rank, size, place = _TENSOR.unpack_from(body, start)
         start += _TENSOR.size
-        heads.append((index, dtype, _dims(rank).unpack_from(body, start), size, place))
+        shape = _dims(rank).unpack_from(body, start)
         start += 8 * rank
+        if dtype != STRING and (size != element_count(shape) * ITEMSIZE.get(dtype, -1) or (shape and min(shape) < 0)):
+            raise ValueError("a tensor is not of its shape's size")
+        heads.append((index, dtype, shape, size, place))
     tensors = []
     for index, dtype, shape, size, place in heads:
         data: Any

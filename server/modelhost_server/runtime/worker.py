@@ -192,6 +192,9 @@ class Worker:
                     self._run(key, signature, [(place, tensors[i]) for place, i in chosen], outputs, _Outputs(writer))
                     answers.append(writer.count - before)
                 except ModelhostError as error:
+                    if writer.count > before:
+                        # What it has written would be taken for the next one's.
+                        raise
                     answers.append(error.to_json())
         except Exception as error:
             writer.free()

@@ -28,14 +28,15 @@ class Control:
 
 
 class Predict:
-    """A prediction under way, and the ranges of the arena that its inputs are in."""
+    """A prediction under way: the ranges of the arena that its inputs are in, and the dtypes of its outputs."""
 
-    __slots__ = ("key", "offsets", "on_answer")
+    __slots__ = ("dtypes", "key", "offsets", "on_answer")
 
-    def __init__(self, key: int, on_answer: OnAnswer, offsets: list[int]) -> None:
+    def __init__(self, key: int, on_answer: OnAnswer, offsets: list[int], dtypes: Sequence[int]) -> None:
         self.key = key
         self.on_answer = on_answer
         self.offsets = offsets
+        self.dtypes = dtypes
 
 
 class ManyRun(NamedTuple):
@@ -50,12 +51,15 @@ class ManyRun(NamedTuple):
 class Many:
     """Several predictions on the same inputs under way."""
 
-    __slots__ = ("offsets", "on_answers", "runs")
+    __slots__ = ("dtypes", "offsets", "on_answers", "runs")
 
-    def __init__(self, runs: Sequence[ManyRun], on_answers: OnAnswers, offsets: list[int]) -> None:
+    def __init__(
+        self, runs: Sequence[ManyRun], on_answers: OnAnswers, offsets: list[int], dtypes: Sequence[Sequence[int]]
+    ) -> None:
         self.runs = runs
         self.on_answers = on_answers
         self.offsets = offsets
+        self.dtypes = dtypes
 
 
 def fail(waiting: Predict | Many, error: ModelhostError) -> None:

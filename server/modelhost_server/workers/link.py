@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from ..errors import ModelhostError, Reason
+from ..errors import ModelhostError
 from ..ipc import frames
 from ..ipc.arena import Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 
 # A worker without calls for this long is idle: memory for inputs goes back to the system.
 _IDLE_SECONDS = 5.0
+
+# What a worker sends in one frame. Large tensors are not in frames.
+MAX_FRAME_BYTES = 256 << 20
+# What comes of reading a frame that is not as a worker writes it.
+_BROKEN = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error)
 
 # A version's key, the engine that failed it, and why.
 OnDemoted = Callable[[int, str, str], None]
@@ -42,9 +47,14 @@ class WorkerLink(asyncio.Protocol):
         self._flush_scheduled = False
         self._idle_since = 0.0
         self._trimming = False
+        # Ranges of inputs that the worker still uses, though it has answered.
+        self._held: set[int] = set()
         self._lost: ModelhostError | None = None
+        self._closing = False
         self._idle_waiters: deque[asyncio.Future[None]] = deque()
         self.on_demoted: OnDemoted = lambda key, engine, why: None
+        # Called once when the worker has hung up, or speaks nonsense: it is to be killed.
+        self.on_broken: Callable[[], None] = lambda: None
 
     # Calls
 
@@ -54,9 +64,11 @@ class WorkerLink(asyncio.Protocol):
         signature: int,
         outputs: Sequence[int],
         inputs: Sequence[tuple[int, RawTensor]],
+        dtypes: Sequence[int],
         on_answer: OnAnswer,
     ) -> None:
-        """Sends a prediction; `on_answer` is called exactly once, with its outputs or its error.
+        """Sends a prediction; `on_answer` is called exactly once, with its outputs, which are of these dtypes, or its
+        error.
 
         Raises:
             OSError: an input in a file cannot be read; nothing is sent.
@@ -67,18 +79,26 @@ class WorkerLink(asyncio.Protocol):
         writer = self._written(inputs)
         call = self._next_call
         self._next_call = call + 1
-        self._calls[call] = Predict(key, on_answer, writer.offsets)
+        self._calls[call] = Predict(key, on_answer, writer.offsets, dtypes)
         self._send(frames.predict_frame(call, key, signature, outputs, writer))
 
-    def predict_many(self, runs: Sequence[ManyRun], tensors: Sequence[RawTensor], on_answers: OnAnswers) -> None:
-        """Sends several predictions on the same inputs; `on_answers` is called exactly once, with what came of each."""
+    def predict_many(
+        self,
+        runs: Sequence[ManyRun],
+        tensors: Sequence[RawTensor],
+        dtypes: Sequence[Sequence[int]],
+        on_answers: OnAnswers,
+    ) -> None:
+        """Sends several predictions on the same inputs; `on_answers` is called exactly once, with what came of each,
+        whose outputs are of these dtypes.
+        """
         if self._lost is not None:
             on_answers([self._lost] * len(runs))
             return
         writer = self._written(enumerate(tensors))
         call = self._next_call
         self._next_call = call + 1
-        self._calls[call] = Many(runs, on_answers, writer.offsets)
+        self._calls[call] = Many(runs, on_answers, writer.offsets, dtypes)
         self._send(frames.many_frame(Kind.PREDICT_MANY, call, {"runs": runs}, writer))
 
     def _written(self, tensors: Iterable[tuple[int, RawTensor]]) -> TensorWriter:
@@ -130,8 +150,18 @@ class WorkerLink(asyncio.Protocol):
 
     def close(self) -> None:
         """Hangs up; the worker ends itself."""
+        self._closing = True
         if self._transport is not None:
             self._transport.close()
+
+    def give_up(self, why: str) -> None:
+        """Has a worker killed that nothing can be relied on of any more. What it is busy with fails when it is gone, so
+        that its end is known, and who is to blame.
+        """
+        if not self._closing:
+            logger.error("a worker is ended: %s", why)
+            self.close()
+            self.on_broken()
 
     # Sending
 
@@ -150,7 +180,7 @@ class WorkerLink(asyncio.Protocol):
         if self._released:
             self._outgoing.extend(frames.release_frame(self._released))
             self._released.clear()
-        if self._transport is not None and self._lost is None:
+        if self._transport is not None and self._lost is None and not self._closing:
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 
@@ -160,6 +190,12 @@ class WorkerLink(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol. Most often the process has ended, which the template is about to tell."""
+        if not self._closing:
+            self._closing = True
+            self.on_broken()
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         buffer: bytes | bytearray = data
@@ -168,68 +204,95 @@ class WorkerLink(asyncio.Protocol):
             buffer = self._received
         start, size = 0, len(buffer)
         view = memoryview(buffer)
-        while size - start >= HEADER.size:
+        while size - start >= HEADER.size and not self._closing:
             length, kind, call = HEADER.unpack_from(buffer, start)
+            if length > MAX_FRAME_BYTES:
+                self.give_up(f"it sends a frame of {length} bytes")
+                break
             end = start + HEADER.size + length
             if end > size:
                 break
-            self._handle(kind, call, view[start + HEADER.size : end])
+            try:
+                tell = self._read(kind, call, view[start + HEADER.size : end])
+            except _BROKEN as error:
+                self.give_up(f"it sent a broken frame (kind {kind}, {type(error).__name__}: {str(error)[:200]})")
+                break
+            tell()
             start = end
         if start or buffer is data:
             # Answers may still look into the old buffer, so it is left to them.
-            self._received = bytearray(view[start:])
+            self._received = bytearray() if self._closing else bytearray(view[start:])
         # A buffer that is being looked at cannot grow.
         view.release()
 
-    def _handle(self, kind: int, call: int, body: memoryview) -> None:
-        try:
-            if kind == Kind.RESULT:
-                self._result(call, body)
-            elif kind == Kind.RESULT_MANY:
-                self._many_results(call, body)
-            elif kind == Kind.RELEASE:
-                for offset in frames.released_offsets(body):
-                    self._inputs.free(offset)
-            elif kind == Kind.PROGRESS:
-                control = self._calls.get(call)
-                if isinstance(control, Control) and control.on_progress is not None:
-                    control.on_progress(frames.read_json(body))
-            elif kind == Kind.DEMOTED:
-                told = frames.read_json(body)
-                self.on_demoted(told["key"], told["engine"], told["why"])
-            elif kind in (Kind.ERROR, Kind.DONE):
-                self._reply(kind, call, frames.read_json(body))
-            else:
-                raise ValueError(f"unknown kind of frame {kind}")
-        except (ValueError, KeyError, struct.error) as error:
-            # Nothing that comes from a worker can be relied on once it sends nonsense.
-            logger.error("a worker sent a broken frame (kind %d): %s; ending it", kind, error)
-            self._fail(ModelhostError(Reason.WORKER_DIED, "the worker sent a broken answer and was ended"))
-            self.close()
+    def _read(self, kind: int, call: int, body: memoryview) -> Callable[[], None]:
+        """Reads a frame, all of it before anything is done; what is answered tells whoever waits.
 
-    def _result(self, call: int, body: memoryview) -> None:
+        Raises:
+            Those of _BROKEN: it is not as it should be.
+        """
+        if kind == Kind.RESULT:
+            return self._result(call, body)
+        if kind == Kind.RESULT_MANY:
+            return self._many_results(call, body)
+        if kind == Kind.RELEASE:
+            return self._given_back(frames.released_offsets(body))
+        if kind == Kind.PROGRESS:
+            control = self._calls.get(call)
+            report = frames.read_json(body)
+            if isinstance(control, Control) and control.on_progress is not None:
+                return partial(control.on_progress, report)
+            return _nothing
+        if kind == Kind.DEMOTED:
+            told = frames.read_json(body)
+            return partial(self.on_demoted, int(told["key"]), str(told["engine"]), str(told["why"]))
+        if kind in (Kind.ERROR, Kind.DONE):
+            return self._reply(kind, call, frames.read_json(body))
+        raise ValueError("an unknown kind")
+
+    def _given_back(self, offsets: Sequence[int]) -> Callable[[], None]:
+        if not self._held.issuperset(offsets) or len(set(offsets)) != len(offsets):
+            raise ValueError("memory is given back that was not held")
+
+        def free() -> None:
+            for offset in offsets:
+                self._held.remove(offset)
+                self._inputs.free(offset)
+
+        return free
+
+    def _result(self, call: int, body: memoryview) -> Callable[[], None]:
         predict = self._calls.get(call)
         if not isinstance(predict, Predict):
             raise ValueError("an answer to no call")
         count, held, start = frames.read_result(body)
         outputs = frames.read_tensors(body, start, count, self._outputs, self._lease)
-        self._finish(call, predict, held)
-        predict.on_answer([tensor for _, tensor in outputs])
+        answer = [tensor for _, tensor in outputs]
+        _check_dtypes(answer, predict.dtypes)
+        _check_held(predict, held)
+        return partial(self._finish, call, predict, held, answer)
 
-    def _many_results(self, call: int, body: memoryview) -> None:
+    def _many_results(self, call: int, body: memoryview) -> Callable[[], None]:
         many = self._calls.get(call)
         if not isinstance(many, Many):
             raise ValueError("an answer to no call")
         head, start = frames.read_many(body)
-        tensors = iter(frames.read_tensors(body, start, head["tensors"], self._outputs, self._lease))
-        answers: list[Answer] = [
-            [next(tensors)[1] for _ in range(answer)] if isinstance(answer, int) else ModelhostError.from_json(answer)
-            for answer in head["answers"]
-        ]
-        if len(answers) != len(many.runs):
+        tensors = frames.read_tensors(body, start, head["tensors"], self._outputs, self._lease)
+        answers: list[Answer] = []
+        place = 0
+        for answer in head["answers"]:
+            if isinstance(answer, int):
+                answers.append([tensor for _, tensor in tensors[place : place + answer]])
+                place += answer
+            else:
+                answers.append(ModelhostError.from_json(answer))
+        if len(answers) != len(many.runs) or place != len(tensors):
             raise ValueError("not one answer for each run")
-        self._finish(call, many, head["held"])
-        many.on_answers(answers)
+        for given, dtypes in zip(answers, many.dtypes, strict=True):
+            if not isinstance(given, ModelhostError):
+                _check_dtypes(given, dtypes)
+        _check_held(many, head["held"])
+        return partial(self._finish, call, many, head["held"], answers)
 
     def _lease(self, offset: int, view: memoryview) -> LeasedBytes:
         return LeasedBytes(view, Lease(partial(self._release, offset)))
@@ -239,27 +302,38 @@ class WorkerLink(asyncio.Protocol):
         if self._lost is None:
             self._schedule_flush()
 
-    def _reply(self, kind: int, call: int, reply: dict[str, Any]) -> None:
+    def _reply(self, kind: int, call: int, reply: dict[str, Any]) -> Callable[[], None]:
         waiting = self._calls.get(call)
         if waiting is None:
             raise ValueError("a reply to no call")
         if not isinstance(waiting, Control):
-            self._finish(call, waiting, [int(offset) for offset in reply["held"]])
-            fail(waiting, ModelhostError.from_json(reply))
-            return
-        self._forget(call)
-        if waiting.future.done():
-            return
-        if kind == Kind.ERROR:
-            waiting.future.set_exception(ModelhostError.from_json(reply))
-        else:
-            waiting.future.set_result(reply)
+            _check_held(waiting, reply["held"])
+            error = ModelhostError.from_json(reply)
+            answer = [error] * len(waiting.runs) if isinstance(waiting, Many) else error
+            return partial(self._finish, call, waiting, reply["held"], answer)
+        outcome = ModelhostError.from_json(reply) if kind == Kind.ERROR else reply
 
-    def _finish(self, call: int, predict: Predict | Many, held: Sequence[int]) -> None:
+        def tell() -> None:
+            self._forget(call)
+            if waiting.future.done():
+                return
+            if isinstance(outcome, ModelhostError):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+
+        return tell
+
+    def _finish(self, call: int, waiting: Predict | Many, held: Sequence[int], answer: Any) -> None:
         self._forget(call)
-        for offset in predict.offsets:
+        for offset in waiting.offsets:
             if offset not in held:
                 self._inputs.free(offset)
+        self._held.update(held)
+        if isinstance(waiting, Many):
+            waiting.on_answers(answer)
+        else:
+            waiting.on_answer(answer)
 
     def _forget(self, call: int) -> None:
         del self._calls[call]
@@ -300,3 +374,17 @@ class WorkerLink(asyncio.Protocol):
                 waiting.future.set_exception(cause)
                 # Whoever waited may have left.
                 waiting.future.exception()
+
+
+def _check_dtypes(outputs: Sequence[RawTensor], dtypes: Sequence[int]) -> None:
+    if [tensor.dtype for tensor in outputs] != dtypes:
+        raise ValueError("an answer has not the outputs that were asked for")
+
+
+def _check_held(waiting: Predict | Many, held: Sequence[int]) -> None:
+    if len(set(held)) != len(held) or not set(held) <= set(waiting.offsets):
+        raise ValueError("memory is held that was not lent")
+
+
+def _nothing() -> None:
+    pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -59,6 +60,7 @@ class Worker:
         self._log = log
         self._kill = kill
         self._stopping = False
+        link.on_broken = self._end_broken
 
     @property
     def alive(self) -> bool:
@@ -86,6 +88,11 @@ class Worker:
         """Kills the process at once; what it was doing fails with WORKER_DIED."""
         if self.alive:
             self._kill()
+
+    def _end_broken(self) -> None:
+        # When its template has gone, so has the worker.
+        with contextlib.suppress(OSError):
+            self.kill()
 
     async def stop(self) -> None:
         """Ends the process and waits until it is gone."""
