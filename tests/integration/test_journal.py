@@ -295,6 +295,18 @@ def test_options_and_warmup_come_back(start, models):
         assert list(samples.iterdir()) == []
 
 
+def test_an_evicted_version_comes_back_evicted_and_its_next_prediction_loads_it(start, models):
+    evicted = model_pb2.VERSION_STATE_EVICTED
+    with start() as running:
+        options = model_pb2.LoadOptions(idle_timeout={"nanos": 200_000_000})
+        load(running.stubs, "", "half", models / "half_plus_two", options=options)
+        assert eventually(lambda: running.versions() == {("half", 1): evicted})
+        running.kill()
+    with start() as running:
+        assert running.versions() == {("half", 1): evicted}
+        assert half(running.stubs, "") == 4.0
+
+
 def test_the_scope_default_follows_the_command_line_until_somebody_changes_it(start):
     def max_queue(running: Running) -> int:
         scope = running.stubs.scopes.GetScope(scope_service_pb2.GetScopeRequest(), timeout=10).scope

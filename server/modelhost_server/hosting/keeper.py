@@ -378,7 +378,8 @@ class ScopeKeeper:
 
 def _comes_back(version: Version) -> bool:
     """Whether a version that cannot be loaded now may wait for its next prediction: it has been served before."""
-    is_known = version.is_in(Phase.LOADING) and version.available_since > 0 and version.options.may_be_evicted
+    has_served = version.available_since > 0 or version.is_restored
+    is_known = version.is_in(Phase.LOADING) and has_served and version.options.may_be_evicted
     return is_known or version.is_in(Phase.RELOADING)
 
 

@@ -105,7 +105,11 @@ def _version_row(version: Version) -> Row:
         version.samples_file, version.description, version.derived_from, version.derivation,
     )  # fmt: skip
     error = "" if is_wanted or version.error is None else json.dumps(version.error.to_json())
-    phase = Phase.WAITING if is_wanted else version.phase
+    phase = version.phase
+    if phase in (Phase.EVICTED, Phase.RELOADING):
+        phase = Phase.EVICTED
+    elif is_wanted:
+        phase = Phase.WAITING
     return (
         version.scope, version.model, version.number, version.created, phase.name, error, _text(_LOAD, load),
     )  # fmt: skip
@@ -138,13 +142,13 @@ def read_scope(row: Row) -> Scope:
 
 
 def read_version(row: Row, last_used: float) -> Version:
-    """A version, WAITING where it is wanted."""
+    """A version: where it is wanted WAITING, or EVICTED as it was."""
     scope, model, number, created, phase, error, text = row
     load = _LOAD.validate_json(text)
     version = Version(
         scope, model, number, 0, load.source, "", load.options, load.labels_wanted, load.keep_older,
-        load.samples_file, None, load.description, load.derived_from, load.derivation, is_restored=phase == "WAITING",
-        created=created,
+        load.samples_file, None, load.description, load.derived_from, load.derivation,
+        is_restored=phase in (Phase.WAITING.name, Phase.EVICTED.name), created=created,
     )  # fmt: skip
     try:
         version.phase = Phase[phase]

@@ -426,7 +426,9 @@ class Store:
         """Puts a version where it was."""
         version.key = next(self._keys)
         models = self.scope(version.scope).models
-        models.setdefault(version.model, Model(version.scope, version.model)).versions[version.number] = version
+        model = models.setdefault(version.model, Model(version.scope, version.model))
+        model.versions[version.number] = version
+        model.serving = served_version(model)
         self._changed(version)
 
     def restore_model(self, scope_name: str, name: str, highest: int, labels: Mapping[str, int]) -> None:
