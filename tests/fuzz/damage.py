@@ -49,7 +49,7 @@ def _damaged_once(noise: random.Random, data: bytes) -> bytes:
 
 def damaged_json(noise: random.Random, value: Any, depth: int = 0) -> Any:
     """A value of JSON of which one part, somewhere, is another."""
-    if depth > 0 and noise.random() < 0.3 or not isinstance(value, dict | list) or not value:
+    if (depth > 0 and noise.random() < 0.3) or not isinstance(value, dict | list) or not value:
         return noise.choice(ODD_VALUES)
     if isinstance(value, dict):
         changed = dict(value)

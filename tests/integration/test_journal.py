@@ -215,7 +215,7 @@ def test_what_was_acknowledged_is_there_after_the_server_was_killed(start, model
                     if state == AVAILABLE:
                         answer = half(running.stubs, caller.scope, model, version=number)
                         assert answer == {"half_plus_two": 4.0, "half_plus_three": 5.0}[source]
-    assert sum(caller.calls for caller in callers) > 40
+    assert sum(caller.calls for caller in callers) > len(callers)
 
 
 # What comes back
