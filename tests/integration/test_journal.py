@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,173 +191,125 @@ class Caller:
         )
 
 
+def check(running: Running, callers: list[Caller]) -> None:
+    """What is hosted is what the callers were told; what they were not told of may be there or not."""
+    running.settle()
+    for caller in callers:
+        found = caller.found(running)
+        assert found in (caller.told, caller.asked), caller.scope
+        caller.told = found
+        for model, number, source, state in found.versions if found else ():
+            if state == AVAILABLE:
+                answer = half(running.stubs, caller.scope, model, version=number)
+                assert answer == {"half_plus_two": 4.0, "half_plus_three": 5.0}[source]
+
+
 def test_what_was_acknowledged_is_there_after_the_server_was_killed(start, models):
     chance = random.Random(7)
     callers = [Caller(f"team-{i}", models, random.Random(i)) for i in range(3)]
-    for _ in range(4):
+    for _ in range(3):
         with start() as running:
+            check(running, callers)
+            # Until then no model of TensorFlow's may have been loaded, and the first one takes long.
+            load(running.stubs, "", "first", models / "half_plus_two", version=1)
             threads = [threading.Thread(target=caller.run, args=(running.stubs,)) for caller in callers]
             for thread in threads:
                 thread.start()
-            time.sleep(chance.uniform(0.5, 2.5))
+            time.sleep(chance.uniform(0.1, 0.8))
             running.kill()
             for thread in threads:
                 thread.join()
         for caller in callers:
             assert caller.trouble == []
-        with start() as running:
-            running.settle()
-            for caller in callers:
-                found = caller.found(running)
-                assert found in (caller.told, caller.asked), caller.scope
-                caller.told = found
-                for model, number, source, state in found.versions if found else ():
-                    if state == AVAILABLE:
-                        answer = half(running.stubs, caller.scope, model, version=number)
-                        assert answer == {"half_plus_two": 4.0, "half_plus_three": 5.0}[source]
-    assert sum(caller.calls for caller in callers) > len(callers)
+    with start() as running:
+        check(running, callers)
+    assert all(caller.calls for caller in callers)
 
 
 # What comes back
 
 
-def test_a_retry_is_recognised_after_the_server_was_killed(start, models):
-    request = model_service_pb2.LoadModelRequest(model="m", source=str(models / "half_plus_two"), request_id="load-1")
-    request.options.annotations["owner"] = "somebody"
-    away = model_service_pb2.UnloadModelRequest(model="m", version=1, request_id="unload-1")
-    with start() as running:
-        assert running.stubs.models.LoadModel(request, timeout=60).version.version == 1
-        running.kill()
-    with start() as running:
-        running.settle()
-        again = running.stubs.models.LoadModel(request, timeout=60).version
-        assert (again.version, again.options.annotations["owner"]) == (1, "somebody")
-        assert running.versions() == {("m", 1): AVAILABLE}
-        other = failure(lambda: load(running.stubs, "", "m", models / "half_plus_three", request_id="load-1"))
-        assert other[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-        assert running.stubs.models.UnloadModel(away, timeout=60).versions == [1]
-        running.kill()
-    with start() as running:
-        assert running.stubs.models.UnloadModel(away, timeout=60).versions == [1]
-        # It was carried out; the version is gone, and its number is not given again.
-        assert failure(lambda: running.stubs.models.LoadModel(request, timeout=60))[1] == "VERSION_UNLOADING"
-        assert load(running.stubs, "", "m", models / "half_plus_two").version == 2
+def max_queue(running: Running) -> int:
+    request = scope_service_pb2.GetScopeRequest()
+    return int(running.stubs.scopes.GetScope(request, timeout=10).scope.config.max_queue)
 
 
-def test_what_cannot_be_loaded_any_more_is_listed_as_failed(start, models, tmp_path):
+def test_what_a_caller_said_comes_back_as_it_was_said(start, models, tmp_path):
+    samples = tmp_path / "data" / "samples"
     source = shutil.copytree(models / "half_plus_two", tmp_path / "model")
-    with start() as running:
-        load(running.stubs, "", "gone", source, labels=["stable"])
+    options = model_pb2.LoadOptions(pinned=True, require_warmup=True, tolerance=0.25, annotations={"owner": "me"})
+    options.batching.max_batch_size = 6
+    request = model_service_pb2.LoadModelRequest(model="m", source=str(source), options=options, request_id="load-1")
+    request.warmup.add().inputs["x"].CopyFrom(vector(1.0))
+    away = model_service_pb2.UnloadModelRequest(model="m", version=1, request_id="unload-1")
+    update = scope_service_pb2.UpdateScopeRequest(config=scope_pb2.ScopeConfig(max_queue=70))
+    update.update_mask.paths.append("max_queue")
+
+    with start("--max-queue", "50") as running:
+        before = running.stubs.models.LoadModel(request, timeout=60).version
         load(running.stubs, "", "there", models / "half_plus_three")
         running.kill()
+
+    # The model has gone. It is listed as what it is, and nothing else is the worse for it.
     hidden = source.rename(tmp_path / "hidden")
-    with start() as running:
+    with start("--max-queue", "60") as running:
+        assert max_queue(running) == 60
+        running.stubs.scopes.UpdateScope(update, timeout=30)
         running.settle()
-        assert running.versions() == {("gone", 1): FAILED, ("there", 1): AVAILABLE}
+        assert running.versions() == {("m", 1): FAILED, ("there", 1): AVAILABLE}
         (version,) = running.models()[0].versions
         assert "there is nothing at" in version.error.message
         assert half(running.stubs, "", "there") == 5.0
         eventually(lambda: "restored 1 versions" in running.process.log(), 10)
         assert "1 failed" in running.process.log()
-        assert "scopes/default/models/gone/versions/1 failed to load" in running.process.log()
+        assert "scopes/default/models/m/versions/1 failed to load" in running.process.log()
         running.kill()
-    # It is as it was told to callers that is kept, not what became of it at one start.
+
+    # What it was told to be is kept, not what became of it at one start.
     hidden.rename(source)
-    with start() as running:
-        running.settle()
-        assert running.versions() == {("gone", 1): AVAILABLE, ("there", 1): AVAILABLE}
-        assert half(running.stubs, "", "gone") == 4.0
-
-
-def test_options_and_warmup_come_back(start, models):
-    options = model_pb2.LoadOptions(pinned=True, require_warmup=True, tolerance=0.25)
-    options.batching.mode = model_pb2.BATCHING_MODE_ON
-    options.batching.max_batch_size = 6
-    request = model_service_pb2.LoadModelRequest(model="m", source=str(models / "half_plus_two"), options=options)
-    request.warmup.add().inputs["x"].CopyFrom(vector(1.0))
-    with start() as running:
-        before = running.stubs.models.LoadModel(request, timeout=60).version
-        running.kill()
-    with start() as running:
-        running.settle()
-        (model,) = running.models()
-        (after,) = model.versions
-        assert after.options == before.options
-        assert (after.create_time, after.state) == (before.create_time, AVAILABLE)
-        assert after.revision > before.revision
-        # It is needed by its version, and only by that.
-        samples = Path(running.process.process.args[running.process.process.args.index("--data-dir") + 1]) / "samples"
-        assert len(list(samples.iterdir())) == 1
-        unload(running.stubs, "", "m")
-        running.process.stop()
-    with start() as running:
-        assert running.models() == []
-        assert list(samples.iterdir()) == []
-
-
-def test_an_evicted_version_comes_back_evicted_and_its_next_prediction_loads_it(start, models):
-    evicted = model_pb2.VERSION_STATE_EVICTED
-    with start() as running:
-        options = model_pb2.LoadOptions(idle_timeout={"nanos": 200_000_000})
-        load(running.stubs, "", "half", models / "half_plus_two", options=options)
-        assert eventually(lambda: running.versions() == {("half", 1): evicted})
-        running.kill()
-    with start() as running:
-        assert running.versions() == {("half", 1): evicted}
-        assert half(running.stubs, "") == 4.0
-
-
-def test_the_scope_default_follows_the_command_line_until_somebody_changes_it(start):
-    def max_queue(running: Running) -> int:
-        scope = running.stubs.scopes.GetScope(scope_service_pb2.GetScopeRequest(), timeout=10).scope
-        return int(scope.config.max_queue)
-
-    with start("--max-queue", "50") as running:
-        assert max_queue(running) == 50
-    with start("--max-queue", "60") as running:
-        assert max_queue(running) == 60
-        update = scope_service_pb2.UpdateScopeRequest(config=scope_pb2.ScopeConfig(max_queue=70))
-        update.update_mask.paths.append("max_queue")
-        running.stubs.scopes.UpdateScope(update, timeout=30)
-        running.kill()
     with start("--max-queue", "80") as running:
         assert max_queue(running) == 70
+        running.settle()
+        after = running.stubs.models.LoadModel(request, timeout=60).version
+        assert (after.version, after.state, after.create_time) == (1, AVAILABLE, before.create_time)
+        assert after.options == before.options
+        assert after.revision > before.revision
+        assert half(running.stubs, "", "m") == 4.0
+        assert len(list(samples.iterdir())) == 1
+        other = failure(lambda: load(running.stubs, "", "m", models / "half_plus_three", request_id="load-1"))
+        assert other[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert running.stubs.models.UnloadModel(away, timeout=60).versions == [1]
+        running.kill()
+
+    with start() as running:
+        assert list(samples.iterdir()) == []
+        assert running.stubs.models.UnloadModel(away, timeout=60).versions == [1]
+        assert failure(lambda: running.stubs.models.LoadModel(request, timeout=60))[1] == "VERSION_UNLOADING"
+        # Its number is not given again.
+        assert load(running.stubs, "", "m", models / "half_plus_two").version == 2
 
 
-# Directories
-
-
-def test_directories_say_themselves_what_is_wanted_and_keep_the_labels_of_callers(start, models, tmp_path):
-    base = tmp_path / "m"
+def test_directories_are_looked_at_again_and_what_callers_said_of_them_comes_back(start, models, tmp_path):
     for number in (1, 2):
-        put(models, base, number)
-    options = ("--model-name", "m", "--model-base-path", str(base), "--file-system-poll-wait-seconds", "0.1")
-    with start(*options) as running:
-        eventually(lambda: running.versions() == {("m", 2): AVAILABLE}, 30)
-        running.set_labels("", "m", {"stable": 2})
-        running.kill()
-    with start(*options) as running:
-        eventually(lambda: running.versions() == {("m", 2): AVAILABLE}, 30)
-        assert dict(running.models()[0].labels) == {"stable": 2}
-        running.kill()
-    shutil.rmtree(base / "2")
-    with start(*options) as running:
-        eventually(lambda: running.versions() == {("m", 1): AVAILABLE}, 30)
-
-
-def test_what_a_reload_asked_for_is_followed_until_the_command_line_says_something_else(start, models, tmp_path):
-    for name in ("one", "two"):
-        put(models, tmp_path / name, 1)
+        put(models, tmp_path / "one", number)
+    put(models, tmp_path / "two", 1)
     one = ("--model-name", "one", "--model-base-path", str(tmp_path / "one"))
     with start(*one) as running:
-        serving = ModelServiceStub(running.stubs.channel)
-        serving.reload(model_config("two", tmp_path / "two"))
-        assert serving.states("two") == {1: "AVAILABLE"}
+        eventually(lambda: running.versions() == {("one", 2): AVAILABLE}, 30)
+        running.set_labels("", "one", {"stable": 2})
         running.kill()
+    with start(*one) as running:
+        eventually(lambda: running.versions() == {("one", 2): AVAILABLE}, 30)
+        assert dict(running.models()[0].labels) == {"stable": 2}
+        ModelServiceStub(running.stubs.channel).reload(model_config("two", tmp_path / "two"))
+        running.kill()
+    # A caller said so last.
     with start(*one) as running:
         eventually(lambda: running.versions() == {("two", 1): AVAILABLE}, 30)
         running.kill()
-    with start("--model-name", "other", *one[2:]) as running:
+    # Then whoever started the server did.
+    shutil.rmtree(tmp_path / "one" / "2")
+    with start(*one[2:], "--model-name", "other") as running:
         eventually(lambda: running.versions() == {("other", 1): AVAILABLE}, 30)
 
 
@@ -368,9 +320,10 @@ def test_what_a_reload_asked_for_is_followed_until_the_command_line_says_somethi
 def no_room_in_a_small_file_system(directory: Path, running: Running) -> Iterator[None]:
     """Fills what the journal is in, until it is left."""
     filler = directory / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):  # noqa: PT012
-        while True:
-            file.write(bytes(4096))
+    # In small pieces: what does not fit as a whole is not written at all.
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1024)):
+            pass
     yield
     filler.unlink()
 
@@ -384,20 +337,20 @@ def no_file_may_grow(directory: Path, running: Running) -> Iterator[None]:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB."""
+def full_disk(tmp_path: Path) -> Iterator[tuple[Path, Any]]:
+    """A data directory, and what leaves no room there: on a file system of 400 kB, where one may be mounted."""
     directory = tmp_path / "small"
     directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(directory)], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"nothing may be mounted here: {mounted.stderr.strip()}")
-    yield directory
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(directory)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        yield directory, no_file_may_grow
+        return
+    yield directory, no_room_in_a_small_file_system
     subprocess.run(["umount", str(directory)], check=True)
 
 
-def check_no_room(start: Any, models: Path, directory: Path, no_room: Any) -> None:
+def test_without_room_on_the_disk_nothing_is_changed_and_all_goes_on(start, models, full_disk):
+    directory, no_room = full_disk
     with start(data=directory) as running:
         stubs = running.stubs
         load(stubs, "", "m", models / "half_plus_two", labels=["stable"])
@@ -434,33 +387,22 @@ def check_no_room(start: Any, models: Path, directory: Path, no_room: Any) -> No
         assert running.versions() == {("m", 2): AVAILABLE, ("m", 3): AVAILABLE, ("n", 1): AVAILABLE}
 
 
-def test_without_room_on_the_disk_nothing_is_changed_and_all_goes_on(start, models, small):
-    check_no_room(start, models, small, no_room_in_a_small_file_system)
-
-
-def test_where_the_journal_cannot_grow_nothing_is_changed_and_all_goes_on(start, models, tmp_path):
-    check_no_room(start, models, tmp_path / "data", no_file_may_grow)
-
-
 # A directory that is not right
 
 
 def refusal(*options: str) -> str:
     """What a server says that does not start."""
     with pytest.raises(AssertionError, match="the server did not start") as caught:
-        ServerProcess(*options)
+        ServerProcess(*options).stop()
     return str(caught.value)
 
 
-def test_a_server_that_must_not_start_says_why(start, models, tmp_path):
+def test_a_server_that_must_not_start_says_why(start, tmp_path):
     data = tmp_path / "data"
-    with start() as running:
-        load(running.stubs, "", "m", models / "half_plus_two")
+    with start():
         assert f"{data} is in use by another server" in refusal("--data-dir", str(data))
-        running.process.stop()
     (data / "journal.db").write_bytes(b"what was that?")
-    assert "the journal is corrupt" in refusal("--data-dir", str(data))
-    assert "A corrupt journal is kept as" in refusal("--data-dir", str(data))
+    said = refusal("--data-dir", str(data))
     (aside,) = data.glob("journal-corrupt-*.db")
-    with start("--accept-lost-journal", aside.name) as running:
-        assert running.models() == []
+    assert "the journal is corrupt" in said
+    assert f"--accept-lost-journal {aside.name}" in said
