@@ -22,6 +22,7 @@ from support.server import ServerProcess, Stubs
 from support.serving import ModelServiceStub, model_config, put
 
 AVAILABLE, FAILED = model_pb2.VERSION_STATE_AVAILABLE, model_pb2.VERSION_STATE_FAILED
+EVICTED = model_pb2.VERSION_STATE_EVICTED
 PASSING = (model_pb2.VERSION_STATE_LOADING, model_pb2.VERSION_STATE_UNLOADING)
 
 
@@ -247,17 +248,23 @@ def test_what_a_caller_said_comes_back_as_it_was_said(start, models, tmp_path):
 
     with start("--max-queue", "50") as running:
         before = running.stubs.models.LoadModel(request, timeout=60).version
+        idle = model_pb2.LoadOptions(evictable=True)
+        idle.idle_timeout.FromMilliseconds(50)
+        load(running.stubs, "", "idle", models / "half_plus_two", options=idle)
+        eventually(lambda: running.versions()["idle", 1] == EVICTED, 30)
         load(running.stubs, "", "there", models / "half_plus_three")
         running.kill()
 
     # The model has gone. It is listed as what it is, and nothing else is the worse for it.
     hidden = source.rename(tmp_path / "hidden")
     with start("--max-queue", "60") as running:
+        assert running.versions()["idle", 1] == EVICTED
         assert max_queue(running) == 60
         running.stubs.scopes.UpdateScope(update, timeout=30)
         running.settle()
-        assert running.versions() == {("m", 1): FAILED, ("there", 1): AVAILABLE}
-        (version,) = running.models()[0].versions
+        assert running.versions() | {("idle", 1): 0} == {("idle", 1): 0, ("m", 1): FAILED, ("there", 1): AVAILABLE}
+        assert half(running.stubs, "", "idle") == 4.0
+        (version,) = running.models()[1].versions
         assert "there is nothing at" in version.error.message
         assert half(running.stubs, "", "there") == 5.0
         eventually(lambda: "restored 1 versions" in running.process.log(), 10)

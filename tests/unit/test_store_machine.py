@@ -267,7 +267,7 @@ class Hosting(RuleBasedStateMachine):
         for label in removed:
             now.pop(label, None)
         for label, number in placed.items():
-            if there[number].phase is Phase.AVAILABLE:
+            if there[number].phase in SERVED:
                 now[label] = number
             else:
                 there[number].labels = (*there[number].labels, label)

@@ -10,7 +10,7 @@ from ..errors import ModelhostError
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
 from ..store.records import Model, Scope, ScopeConfig, Version
-from ..store.store import Store
+from ..store.store import LabelsBefore, Store
 from .background import Background
 from .recording import Recording
 
@@ -86,9 +86,9 @@ class Changes:
 
     # Models
 
-    async def keep_load(self, version: Version, request: LoadRequest, labels: Mapping[str, int] | None) -> Undone:
-        """Has a version that was accepted come back. `labels` are those before; None when the version is new, and is
-        the caller's to take back.
+    async def keep_load(self, version: Version, request: LoadRequest, before: LabelsBefore | None) -> Undone:
+        """Has a version that was accepted come back. `before` is None when the version is new, and the caller's to take
+        back.
         """
         if not version.is_kept:
             return None
@@ -96,8 +96,9 @@ class Changes:
         error = await self._written()
         if error is not None:
             self._store.loads.forget(request.memory_id)
-            if labels is not None:
-                self._put_back_labels(version.scope, version.model, request.labels, labels)
+            model = self._store.scope(version.scope).models.get(version.model)
+            if before is not None and model is not None:
+                self._put_back_labels(model, request.labels, before)
         return error
 
     async def begin_unload(self, versions: Sequence[Version], request: UnloadRequest) -> Undone:
@@ -121,7 +122,7 @@ class Changes:
     async def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> Undone:
         """Puts labels on versions of a model and takes others off, all or none."""
         async with self._turn:
-            before = dict(model.labels)
+            before = self._store.labels_before(model)
             try:
                 self._store.set_labels(model, labels, removed)
             except ModelhostError as wrong:
@@ -129,12 +130,12 @@ class Changes:
             self._recording.mark_model(model.scope, model.name)
             error = await self._written()
             if error is not None:
-                self._put_back_labels(model.scope, model.name, (*labels, *removed), before)
+                self._put_back_labels(model, (*labels, *removed), before)
             return error
 
-    def _put_back_labels(self, scope: str, model: str, labels: Collection[str], before: Mapping[str, int]) -> None:
-        self._store.put_back_labels(scope, model, labels, before)
-        self._recording.mark_model(scope, model)
+    def _put_back_labels(self, model: Model, labels: Collection[str], before: LabelsBefore) -> None:
+        self._store.put_back_labels(model, labels, before)
+        self._recording.mark_model(model.scope, model.name)
 
     # Settings
 

@@ -23,7 +23,7 @@ from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import SERVED, Phase
 from ..store.records import EngineChoice, Loaded, Model, Scope, ScopeConfig, Version
 from ..store.resolve import not_available
-from ..store.store import Store
+from ..store.store import LabelsBefore, Store
 from ..tensors import RawTensor
 from ..workers.template import Templates
 from .admission import Admission, Budget
@@ -310,16 +310,17 @@ class Host:
             request, scope=scope.name, path=found.path, found_version=found.number, samples=(),
             samples_file=samples_file,
         )  # fmt: skip
-        labels = dict(scope.models[request.model].labels) if request.model in scope.models else {}
+        model = scope.models.get(request.model)
+        before = self.store.labels_before(model) if model is not None else None
         version, is_new = self.store.accept_load(request)
-        await self._changes.carry_out(self._keep_and_load(version, request, None if is_new else labels))
+        await self._changes.carry_out(self._keep_and_load(version, request, None if is_new else before))
         return version
 
     async def _keep_and_load(
-        self, version: Version, request: LoadRequest, labels: Mapping[str, int] | None
+        self, version: Version, request: LoadRequest, before: LabelsBefore | None
     ) -> ModelhostError | None:
-        error = await self._changes.keep_load(version, request, labels)
-        is_new = labels is None
+        error = await self._changes.keep_load(version, request, before)
+        is_new = before is None
         if error is not None and is_new:
             self.discard(version)
         elif is_new and version.phase is Phase.WAITING:

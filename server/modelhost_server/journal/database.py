@@ -200,6 +200,8 @@ def _corruption() -> Iterator[None]:
     """Within, what SQLite says of a wrong content is a CorruptJournalError."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise CorruptJournalError(str(error)) from None
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
         # Of the extended codes, the lowest byte is the kind. A table that is missing, or text that is none, has none.

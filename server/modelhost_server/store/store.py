@@ -6,7 +6,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..errors import ModelhostError, Reason, brief
 from .events import DEFAULT_CAPACITY, Event, EventLog
@@ -19,6 +19,18 @@ from .requests import RequestMemory
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
 
 _MAX_VERSION = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsBefore:
+    """Where labels of a model were, which of them a directory asked for, which versions that were not there they were
+    waiting for, and the keys of those on their way that were to have them.
+    """
+
+    labels: Mapping[str, int]
+    of_directory: Collection[str]
+    coming: Mapping[str, int]
+    wanted: Mapping[int, tuple[str, ...]]
 
 
 # Whether a scope is there for who asks.
@@ -231,15 +243,28 @@ class Store:
         for label, version in placed:
             self.add_labels(version, (label,))
 
-    def put_back_labels(self, scope: str, model: str, labels: Collection[str], before: Mapping[str, int]) -> None:
+    def put_back_labels(self, model: Model, labels: Collection[str], before: LabelsBefore) -> None:
         """Puts some labels where they were before."""
-        found = self.scope(scope).models.get(model)
+        scope = self.scope(model.scope)
+        for version in (*model.versions.values(), *model.others):
+            were = before.wanted.get(version.key, ())
+            others = [label for label in version.labels_wanted if label not in labels]
+            version.labels_wanted = tuple(dict.fromkeys((*were, *others)))
         for label in labels:
-            number = before.get(label, 0)
-            if found is not None and number in found.versions:
-                self.add_labels(found.versions[number], (label,))
-            elif found is not None and label in found.labels:
-                self.remove_label(found.versions[found.labels[label]], label)
+            number = before.labels.get(label, 0)
+            if number in model.versions and model.labels.get(label) != number:
+                self._place_label(scope, model, label, number, label in before.of_directory)
+                self._changed(model.versions[number])
+            elif not number and label in model.labels:
+                self.remove_label(model.versions[model.labels[label]], label)
+            if label in before.coming:
+                scope.coming_labels.setdefault(model.name, {})[label] = before.coming[label]
+
+    def labels_before(self, model: Model) -> LabelsBefore:
+        """Where the labels of a model are, before they are changed."""
+        wanted = {version.key: version.labels_wanted for version in (*model.versions.values(), *model.others)}
+        coming = self.scope(model.scope).coming_labels.get(model.name, {})
+        return LabelsBefore(dict(model.labels), frozenset(model.directory_labels), dict(coming), wanted)
 
     def remove_label(self, version: Version, label: str) -> None:
         """Takes a label off a version, if it is there."""
