@@ -9,8 +9,7 @@ def reason(uri, *prefixes):
     try:
         AllowedRemotes(prefixes).check(uri)
     except ModelhostError as error:
-        assert "secret" not in error.message
-        return error.reason
+        return "it told a secret" if "secret" in error.message else error.reason
     return None
 
 

@@ -36,7 +36,9 @@ class Manifest:
 
     @property
     def id(self) -> str:
-        """The upload's name: the same for the same content, wherever it comes from."""
+        """The upload's name: the same for the same content, wherever it comes from, in the same order: pieces name
+        files by their index.
+        """
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
@@ -46,7 +48,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as it is kept, in one form only."""
-        files = sorted((file.path, file.size, file.sha256) for file in self.files)
+        files = [(file.path, file.size, file.sha256) for file in self.files]
         return json.dumps({"format": self.format, "files": files}, separators=(",", ":"))
 
     @classmethod
