@@ -99,7 +99,7 @@ class Host:
             Conversion(cache_dir, self.converting, digests),
             self.tuner,
             Admission(cache_dir),
-            Room(self._may_evict, self.evict),
+            Room(self._may_evict, self.evict, self._give_back),
             Budget("the server", lambda: memory_limit_bytes, self._private, self._versions),
             self._waiting,
             cache_dir,
@@ -392,6 +392,9 @@ class Host:
 
     async def _private(self) -> int:
         return sum(await asyncio.gather(*(keeper.memory_in_use() for keeper in self._keepers.values())))
+
+    async def _give_back(self, version: Version) -> bool:
+        return await self._keepers[version.scope].give_back()
 
     def _may_evict(self, version: Version) -> bool:
         return self._keepers[version.scope].may_evict(version)

@@ -350,6 +350,14 @@ class ScopeKeeper:
             ended.set()
         await give_back()
 
+    async def give_back(self) -> bool:
+        """Replaces the workers that hold nothing, but more memory than they began with; whether there were any."""
+        empty = [worker for worker in self.workers.serving if worker.alive and not worker.loaded]
+        used = [worker for worker in empty if await self.workers.has_grown(worker)]
+        if used:
+            await self._begin_renewing(used)
+        return bool(used)
+
     # Replacing
 
     def end_overrun(self, worker: Worker) -> None:

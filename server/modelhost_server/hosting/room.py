@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
@@ -28,11 +28,16 @@ class Room:
     Args:
         may_evict: whether a version is in memory, and may be evicted once it is idle.
         evict: evicts one; answers when what it had is given back.
+        give_back: has workers of a version's scope that hold nothing any more give back all; whether there were any.
     """
 
-    def __init__(self, may_evict: Callable[[Version], bool], evict: Callable[[Version], Awaitable[None]]) -> None:
+    def __init__(
+        self, may_evict: Callable[[Version], bool], evict: Callable[[Version], Awaitable[None]],
+        give_back: Callable[[Version], Awaitable[bool]],
+    ) -> None:  # fmt: skip
         self._may_evict = may_evict
         self._evict = evict
+        self._give_back = give_back
         # Who comes second may find that the first has made room for both.
         self._lock = asyncio.Lock()
 
@@ -53,6 +58,9 @@ class Room:
                 refusal = await self._try(lack, version)
             if refusal is None:
                 return
+            # Not within the lock: it may have to wait for loads that make room themselves.
+            if refusal.obstacle is Obstacle.TOO_LITTLE and await self._give_back(version):
+                continue
             until = max(refusal.until, clock() + _POLL_SECONDS)
             if refusal.obstacle is Obstacle.TOO_LITTLE or until > patience:
                 raise _error(lack, version, refusal, until - clock())
@@ -60,26 +68,39 @@ class Room:
 
     async def _try(self, lack: NoMemoryError, wanted: Version) -> Refusal | None:
         budget = lack.budget
-        while (limit := budget.limit()) and (
-            missing := await budget.measure() + budget.reserved + lack.needed - limit
-        ) > 0:
-            # One after the other: what each gives back is known only then.
-            now = time.monotonic()
+        while limit := budget.limit():
+            used = await budget.measure()
+            missing = used + budget.reserved + lack.needed - limit
+            if missing <= 0:
+                break
             versions = {v.key: v for v in budget.versions() if v is not wanted}
-            held = [_held(v) for v in versions.values() if self._may_evict(v)]
-            chosen = choose(missing, [*held, *_coming(versions.values(), now)], now)
+            chosen = self._choose(missing, used, versions.values())
             if isinstance(chosen, Refusal):
                 return chosen
+            # One after the other: what each gives back is known only then.
             victim = versions[chosen[0].key]
             logger.info("%s is evicted to make room in %s", _name(victim), budget.name)
             await self._evict(victim)
         return None
 
+    def _choose(self, missing: int, used: int, versions: Collection[Version]) -> list[Held] | Refusal:
+        now = time.monotonic()
+        held = [*(_held(version) for version in versions if self._may_evict(version)), *_coming(versions, now)]
+        chosen = choose(missing, held, now)
+        if isinstance(chosen, Refusal) and chosen.obstacle is Obstacle.TOO_LITTLE:
+            # What workers have besides their versions, most of it goes with the versions that used it.
+            besides = max(0, used - sum(_size(v) for v in versions if v.phase is Phase.AVAILABLE))
+            chosen = choose(max(1, missing - besides), held, now)
+        return chosen
+
+
+def _size(version: Version) -> int:
+    return version.loaded.private_bytes if version.loaded is not None else 0
+
 
 def _held(version: Version) -> Held:
-    size = version.loaded.private_bytes if version.loaded is not None else 0
     last_used = max(version.statistics.last_used, version.available_since)
-    return Held(version.key, max(size, _LEAST_BYTES), last_used, version.handles > 0, version.protected_until)
+    return Held(version.key, max(_size(version), _LEAST_BYTES), last_used, version.handles > 0, version.protected_until)
 
 
 def _coming(versions: Iterable[Version], now: float) -> Iterator[Held]:

@@ -20,6 +20,9 @@ from .serving import Serving
 logger = logging.getLogger(__name__)
 
 
+_LITTLE_BYTES = 1 << 20
+
+
 class WorkerState(Enum):
     """How a scope's workers are; named as in `modelhost.v1.WorkerState`."""
 
@@ -165,6 +168,14 @@ class Workforce:
         except TimeoutError:
             logger.warning("scope '%s': a replaced worker's calls did not end in time; killing it", self._scope.name)
         await worker.stop()
+
+    async def has_grown(self, worker: Worker) -> bool:
+        """Whether a worker has more memory than it began with, by more than does not matter."""
+        try:
+            anonymous = (await asyncio.to_thread(measure, worker.pid))["anonymous"]
+        except OSError:
+            return False
+        return anonymous > worker.baseline + _LITTLE_BYTES
 
     async def memory(self) -> Mapping[str, int]:
         """What the workers hold together, in bytes; see `memory.measure`."""
