@@ -109,5 +109,5 @@ class Team:
 def serve_team(directory: Path, models: Path, *options: str) -> Iterator[Team]:
     """Serves them."""
     tokens = make_access_file(directory / "access.db")
-    with ServerProcess("--access", str(directory / "access.db"), *options) as process:
+    with ServerProcess("--access", str(directory / "access.db"), "--model-root", "/", *options) as process:
         yield Team(process, directory / "access.db", tokens, models)
