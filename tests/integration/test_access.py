@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 import threading
 from pathlib import Path
@@ -12,13 +13,15 @@ import httpx
 import modelhost
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelhost.cli.app import app
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2, shared_memory_service_pb2
 from modelhost.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
 from modelhost_server.access.access_file import AccessFile
 from modelhost_server.access.grants import read_grants
-from support.access import ADMIN, MINE, OTHER, bearer, make_access_file
+from modelhost_server.compat import open_inference_pb2 as oip
+from support.access import ADMIN, MINE, OTHER, Answer, Team, ask, bearer
 from support.calls import eventually, failure, half, load, request, vector
 from support.server import ServerProcess, Stubs
 from typer.testing import CliRunner
@@ -26,44 +29,6 @@ from typer.testing import CliRunner
 TLS = Path(__file__).parent.parent / "support" / "tls"
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 X = np.arange(100_000, dtype=np.float32)
-
-
-class Team:
-    """A server with two teams, each with a model in a scope of its own."""
-
-    def __init__(self, process: ServerProcess, file: Path, tokens: dict[str, str], models: Path) -> None:
-        self.process = process
-        self.file = AccessFile(file)
-        self.tokens = tokens
-        self.models = models
-        self.admin = self.stubs(ADMIN)
-        for scope in (MINE, OTHER):
-            self.admin.create_scope(scope)
-            load(self.admin, scope, "half", models / "half_plus_two")
-
-    def stubs(self, caller: str) -> Stubs:
-        return Stubs(self.process.address, token=self.tokens[caller])
-
-    def client(self, caller: str, **options) -> modelhost.Client:
-        return modelhost.Client(self.process.address, token=self.tokens[caller], **options)
-
-    def new_token(self, *grants: str) -> tuple[str, str]:
-        return self.file.create_token("guest", read_grants(grants), None)
-
-    def until_known(self, token: str) -> Stubs:
-        """Stubs of a token that has just been made; the server looks twice a second."""
-        stubs = Stubs(self.process.address, token=token)
-        eventually(lambda: stubs.scopes.ListScopes(scope_service_pb2.ListScopesRequest(page_size=1)) is not None)
-        return stubs
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory, models):
-    file = tmp_path_factory.mktemp("access") / "access.db"
-    tokens = make_access_file(file)
-    options = ("--access", str(file), "--rest", "127.0.0.1:0", "--log-level", "debug")
-    with ServerProcess(*options) as process:
-        yield Team(process, file, tokens, models)
 
 
 def test_lists_have_what_the_caller_sees_whatever_the_page(team: Team):
@@ -157,6 +122,35 @@ def test_shared_memory_is_its_callers(team: Team):
         assert failure(lambda: theirs.predictions.Predict(stolen))[1] == "REGION_NOT_FOUND"
 
 
+def test_shared_memory_of_tritons_clients_is_its_callers(team: Team):
+    service = "/inference.GRPCInferenceService/SystemSharedMemory"
+    mine, theirs = team.tokens[f"predict on {MINE}"], team.tokens[f"predict on {OTHER}"]
+    file = Path("/dev/shm", f"test-{secrets.token_hex(8)}")
+    file.write_bytes(bytes(64))
+
+    def call(what: str, message: Message, token: str) -> Answer:
+        return ask(team.channel, f"{service}{what}", [message.SerializeToString()], token)
+
+    def names(token: str) -> set[str]:
+        answer = call("Status", oip.SystemSharedMemoryStatusRequest(), token)
+        return set(oip.SystemSharedMemoryStatusResponse.FromString(answer.message).regions)
+
+    try:
+        register = oip.SystemSharedMemoryRegisterRequest(name="r", key=f"/{file.name}", byte_size=64)
+        assert call("Register", register, mine).code is grpc.StatusCode.OK
+        nothing = "x" * len(file.name)
+        absent = oip.SystemSharedMemoryRegisterRequest(name="r", key=f"/{nothing}", byte_size=64)
+        assert call("Register", register, theirs).named(file.name, nothing) == call("Register", absent, theirs)
+        assert (names(mine), names(theirs)) == ({"r"}, set())
+        # All of one's own.
+        call("Unregister", oip.SystemSharedMemoryUnregisterRequest(), theirs)
+        assert names(mine) == {"r"}
+        call("Unregister", oip.SystemSharedMemoryUnregisterRequest(), mine)
+        assert names(mine) == set()
+    finally:
+        file.unlink()
+
+
 def test_ids_of_requests_tell_nothing_to_others(team: Team):
     asked = model_service_pb2.LoadModelRequest(
         scope=MINE, model="again", source=str(team.models / "half_plus_two"), request_id="guessable"
@@ -206,7 +200,7 @@ def test_no_secret_is_in_the_log(team: Team):
     assert "DEBUG" in log
     for token in (secret, *team.tokens.values()):
         assert not token or token not in log
-        assert not token or token.rpartition("_")[2] not in log
+        assert not token or token.split("_", 2)[2] not in log
 
 
 def test_what_is_no_bearer_token_is_refused(team: Team):

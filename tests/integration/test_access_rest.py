@@ -10,9 +10,7 @@ import httpx
 import pytest
 from modelhost_server.rest import open_inference, paths, tensorflow_serving
 from modelhost_server.rest.calls import Methods
-from support.access import ABSENT, ADMIN, MINE, OTHER, ROLES, STRANGERS, make_access_file
-from support.calls import load
-from support.server import ServerProcess, Stubs
+from support.access import ABSENT, ADMIN, MINE, OTHER, ROLES, STRANGERS
 
 MODEL = "half"
 UNAUTHENTICATED, FORBIDDEN = 401, 403
@@ -114,17 +112,9 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory, models):
-    file = tmp_path_factory.mktemp("access") / "access.db"
-    tokens = make_access_file(file)
-    with ServerProcess("--access", str(file), "--rest", "127.0.0.1:0") as server:
-        stubs = Stubs(server.address, token=tokens[ADMIN])
-        for scope in (MINE, OTHER):
-            stubs.create_scope(scope)
-            load(stubs, scope, MODEL, models / "half_plus_two")
-        stubs.close()
-        with httpx.Client(base_url=server.addresses[-1], timeout=30) as client:
-            yield Asked(client, tokens)
+def asked(team):
+    with httpx.Client(base_url=team.process.addresses[-1], timeout=30) as client:
+        yield Asked(client, team.tokens)
 
 
 @pytest.mark.parametrize("key", TABLE, ids=" ".join)
@@ -161,5 +151,5 @@ def test_lists_tell_of_what_the_caller_sees(asked: Asked):
         return {model["name"] for model in (answer if isinstance(answer, list) else answer["model_stats"])}
 
     for key in (("POST", "/v2/repository/index"), ("GET", "/v2/models/stats")):
-        assert names(key, f"predict on {MINE}") == {f"{MINE}/{MODEL}"}
+        assert {name.partition("/")[0] for name in names(key, f"predict on {MINE}")} == {MINE}
         assert names(key, ADMIN) >= {f"{MINE}/{MODEL}", f"{OTHER}/{MODEL}"}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
+import modelhost
+from modelhost.v1 import scope_service_pb2
 from modelhost_server.access.access_file import AccessFile
 from modelhost_server.access.grants import read_grants
+
+from .calls import eventually, load
+from .server import ServerProcess, Stubs
 
 # Of one length, so that what is told of one is what is told of the other with the name exchanged.
 MINE, OTHER, ABSENT = "team-a", "team-b", "team-x"
@@ -66,3 +71,43 @@ def ask(channel: grpc.Channel, path: str, requests: Iterable[bytes], token: str)
         return Answer(error.code(), b"", error.details() or "", found)
     finally:
         call.cancel()
+
+
+class Team:
+    """A server with two teams, each with a model in a scope of its own."""
+
+    def __init__(self, process: ServerProcess, file: Path, tokens: dict[str, str], models: Path) -> None:
+        self.process = process
+        self.channel = grpc.insecure_channel(process.address)
+        self.file = AccessFile(file)
+        self.tokens = tokens
+        self.models = models
+        self.admin = self.stubs(ADMIN)
+        for scope in (MINE, OTHER):
+            self.admin.create_scope(scope)
+            load(self.admin, scope, "half", models / "half_plus_two")
+
+    def stubs(self, caller: str) -> Stubs:
+        """Stubs with a caller's token."""
+        return Stubs(self.process.address, token=self.tokens[caller])
+
+    def client(self, caller: str, **options: Any) -> modelhost.Client:
+        """A client with a caller's token."""
+        return modelhost.Client(self.process.address, token=self.tokens[caller], **options)
+
+    def new_token(self, *grants: str) -> tuple[str, str]:
+        """A token's id, and the token."""
+        return self.file.create_token("guest", read_grants(grants), None)
+
+    def until_known(self, token: str) -> Stubs:
+        """Stubs of a token that has just been made; the server looks twice a second."""
+        stubs = Stubs(self.process.address, token=token)
+        eventually(lambda: stubs.scopes.ListScopes(scope_service_pb2.ListScopesRequest(page_size=1)) is not None)
+        return stubs
+
+
+def serve_team(directory: Path, models: Path, *options: str) -> Iterator[Team]:
+    """Serves them."""
+    tokens = make_access_file(directory / "access.db")
+    with ServerProcess("--access", str(directory / "access.db"), "--model-root", "/", *options) as process:
+        yield Team(process, directory / "access.db", tokens, models)

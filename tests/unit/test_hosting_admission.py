@@ -19,7 +19,7 @@ def version(name: str, private: int = 0, used: float = 0.0, handles: int = 0, pa
 
 
 def test_what_fits_is_let_in():
-    check("scope 's'", 100 * MB, 60 * MB, 40 * MB, (), 0.0)
+    check("scope 's'", 100 * MB, 60 * MB, 40 * MB, (), "s", 0.0)
 
 
 def test_what_does_not_fit_is_told_how_much_there_is_and_what_could_go():
@@ -29,13 +29,20 @@ def test_what_does_not_fit_is_told_how_much_there_is_and_what_could_go():
         version("early", 10 * MB, used=10),
     ]  # fmt: skip
     with pytest.raises(ModelhostError) as caught:
-        check("scope 's'", 100 * MB, 60 * MB, 41 * MB, loaded, 100.0)
+        check("scope 's'", 100 * MB, 60 * MB, 41 * MB, loaded, "s", 100.0)
     error = caught.value
     assert error.reason is Reason.MEMORY_LIMIT
     assert error.details == {"needed_bytes": str(41 * MB), "free_bytes": str(40 * MB), "limit_bytes": str(100 * MB)}
     assert "scope 's': about 41 MB needed, 40 MB free of 100 MB" in error.message
     assert "busy" not in error.message
     assert error.message.index("early/versions/1 (10 MB, unused for 90 s)") < error.message.index("late/versions/1")
+
+
+def test_what_is_in_other_scopes_has_no_name():
+    loaded = [version("early", 10 * MB, used=10), version("late", 20 * MB, used=90)]
+    with pytest.raises(ModelhostError) as caught:
+        check("the server", 100 * MB, 60 * MB, 41 * MB, loaded, "another", 100.0)
+    assert caught.value.message.endswith("could be unloaded: 30 MB in other scopes")
 
 
 async def test_loads_under_way_count(tmp_path):

@@ -47,7 +47,9 @@ class NoMemoryError(ModelhostError):
     budget: Budget
 
 
-def check(name: str, limit: int, used: int, needed: int, versions: Collection[Version], now: float) -> None:
+def check(
+    name: str, limit: int, used: int, needed: int, versions: Collection[Version], scope: str, now: float
+) -> None:
     """Refuses what does not fit.
 
     Args:
@@ -56,6 +58,7 @@ def check(name: str, limit: int, used: int, needed: int, versions: Collection[Ve
         used: bytes in use and reserved.
         needed: bytes that the version will take.
         versions: those that are loaded.
+        scope: of who is told; what is in others has no name for it.
         now: time in seconds.
 
     Raises:
@@ -66,7 +69,9 @@ def check(name: str, limit: int, used: int, needed: int, versions: Collection[Ve
         return
     idle = [v for v in versions if v.loaded is not None and v.phase is Phase.AVAILABLE and not v.handles]
     idle.sort(key=lambda v: v.statistics.last_used)
-    could = "; ".join(_described(v, now) for v in idle[:_MAX_NAMED])
+    could = "; ".join(_described(v, now) for v in [v for v in idle if v.scope == scope][:_MAX_NAMED])
+    if elsewhere := sum(v.loaded.private_bytes for v in idle if v.loaded is not None and v.scope != scope):
+        could = "; ".join([*([could] if could else []), f"{_mb(elsewhere)} in other scopes"])
     what = f"idle, and could be unloaded: {could}" if could else "nothing there is idle"
     error = NoMemoryError(
         Reason.MEMORY_LIMIT,
@@ -79,9 +84,9 @@ def check(name: str, limit: int, used: int, needed: int, versions: Collection[Ve
     raise error
 
 
-def _check(budget: Budget, used: int, needed: int, versions: Collection[Version]) -> None:
+def _check(budget: Budget, used: int, needed: int, versions: Collection[Version], scope: str) -> None:
     try:
-        check(budget.name, budget.limit(), used, needed, versions, time.time())
+        check(budget.name, budget.limit(), used, needed, versions, scope, time.time())
     except NoMemoryError as error:
         error.budget = budget
         raise
@@ -191,7 +196,7 @@ class Admission:
         """
         limited = [budget for budget in budgets if budget.limit()]
         needed = (await self._estimates.of(version, choice)).in_workers(workers) if limited else 0
-        async with self._reserved(needed, limited):
+        async with self._reserved(needed, limited, version.scope):
             yield
 
     @asynccontextmanager
@@ -205,15 +210,15 @@ class Admission:
         """
         limited = [budget for budget in budgets if budget.limit()]
         needed = sum([(await self._estimates.of(*one)).anonymous for one in held]) if limited else 0
-        async with self._reserved(needed, limited):
+        async with self._reserved(needed, limited, held[0][0].scope if held else ""):
             yield
 
     @asynccontextmanager
-    async def _reserved(self, needed: int, limited: Sequence[Budget]) -> AsyncIterator[None]:
+    async def _reserved(self, needed: int, limited: Sequence[Budget], scope: str) -> AsyncIterator[None]:
         async with self._lock:
             for budget in limited:
                 used = await budget.measure() + budget.reserved
-                _check(budget, used, needed, budget.versions())
+                _check(budget, used, needed, budget.versions(), scope)
             for budget in limited:
                 budget.reserved += needed
         try:
@@ -236,4 +241,4 @@ class Admission:
             if budget.limit():
                 others = [v for v in budget.versions() if v is not version]
                 used = await budget.measure() + budget.reserved - needed
-                _check(budget, used, needed, others)
+                _check(budget, used, needed, others, version.scope)

@@ -78,10 +78,14 @@ class SystemRegions:
                 raise OSError(errno.EINVAL, "no name of a shared memory object")
             region = SystemRegion(name, key, self._directory / file_name, byte_size, offset)
         except OSError:
-            raise ForeignError(Code.INTERNAL, f"Unable to open shared memory region: {quoted(key)}") from None
+            raise cannot_open(key) from None
         if not byte_size or offset + byte_size > region.file_size:
             raise _invalid_args(name)
         return region
+
+    def has_object(self, key: str) -> bool:
+        """Whether a region is of this shared memory object."""
+        return any(region.key.lstrip("/") == key.lstrip("/") for region in self._regions.values())
 
     def unregister(self, name: str) -> None:
         """Forgets a region, or all of them when `name` is empty; those in use can be used to their end."""
@@ -117,6 +121,11 @@ class SystemRegions:
         if place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
             raise invalid(f"Invalid offset + byte size for shared memory region: {quoted(place.region)}")
         return region.range(place.offset, place.byte_size)
+
+
+def cannot_open(key: str) -> ForeignError:
+    """What is told of a shared memory object that there is not, or not for who asks."""
+    return ForeignError(Code.INTERNAL, f"Unable to open shared memory region: {quoted(key)}")
 
 
 def _invalid_args(name: str) -> ForeignError:

@@ -8,7 +8,7 @@ from ...hosting.host import Host
 from ...hosting.regions import ByOwner
 from ..call import Call
 from .errors import quoted
-from .regions import SystemRegions
+from .regions import SystemRegions, cannot_open
 
 
 class SharedMemoryHandler:
@@ -35,7 +35,11 @@ class SharedMemoryHandler:
         """Makes a region known."""
         self._host.check_accepting()
         self._host.regions.of(call.owner).check_enabled()
-        self._regions.of(call.owner).register(request.name, request.key, request.offset, request.byte_size)
+        own = self._regions.of(call.owner)
+        # Objects have names that can be guessed: what is another one's is not to be had by its name.
+        if any(registry.has_object(request.key) for registry in self._regions.all() if registry is not own):
+            raise cannot_open(request.key)
+        own.register(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
     async def system_shared_memory_unregister(
