@@ -141,7 +141,9 @@ def serve(
     caller_rate_limit: Annotated[
         float | None,
         typer.Option(
-            help="Predictions a second of one caller in a scope, unless the scope says otherwise.", show_default="no limit", rich_help_panel=_LIMITS
+            help="Predictions a second of one caller in a scope, unless the scope says otherwise.",
+            show_default="no limit",
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
     slow_reader_seconds: Annotated[

@@ -489,7 +489,8 @@ class Host:
         """Begins to run a signature of a version.
 
         Raises:
-            ModelhostError, ForeignError: SERVER_DRAINING, RATE_LIMIT, and what `Store.acquire` and `prediction.begin` raise.
+            ModelhostError, ForeignError: SERVER_DRAINING, RATE_LIMIT, and what `Store.acquire` and `prediction.begin`
+                raise.
         """
         self.check_accepting()
         self._predictions += 1

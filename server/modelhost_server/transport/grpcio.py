@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
@@ -198,18 +198,25 @@ def _answer_stream(route: Route, credentials_of: _ReadCredentials, patience: flo
         try:
             call = route.admit(_call(context, credentials_of))
             async with aclosing(route.behaviour(_given(request, route), call)) as responses:
-                async for response in responses:
-                    await _write(context, response, patience)
+                await _send(context, responses, patience)
         except Exception as error:
             await _abort(context, route, error)
 
     return answer
 
 
-async def _write(context: _Context, response: Any, patience: float) -> None:
-    """Sends a response; that waits while the caller does not read."""
-    try:
-        async with asyncio.timeout(patience):
+async def _send(context: _Context, responses: AsyncGenerator[Any, None], patience: float) -> None:
+    """Sends responses; each waits while the caller does not read. When that takes too long, what makes them is ended at
+    once. The caller is told when it reads: gRPC cannot take a message back that it has begun to send.
+    """
+    loop = asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
+    async for response in responses:
+        timer = loop.call_later(patience, lambda: ending.append(loop.create_task(responses.aclose())))
+        try:
             await context.write(response)
-    except TimeoutError:
-        raise too_slow(patience) from None
+        finally:
+            timer.cancel()
+        if ending:
+            await ending[0]
+            raise too_slow(patience)
