@@ -47,6 +47,7 @@ def scope_info(message: scope_pb2.Scope) -> ScopeInfo:
             drain_timeout=optional_seconds(config, "drain_timeout"),
             overrun_grace=optional_seconds(config, "overrun_grace"),
             replicas=config.replicas,
+            caller_rate_limit=config.caller_rate_limit,
         ),
         worker_state=enum_word(scope_pb2.WorkerState, message.worker_state, "WORKER_STATE_"),
         model_count=message.model_count,

@@ -25,6 +25,7 @@ class ScopeConfig:
         overrun_grace: seconds after its deadline at which a prediction that still runs has the worker replaced; None
             for never.
         replicas: identical workers.
+        caller_rate_limit: predictions a second that one caller may ask for; unlimited when 0.
     """
 
     intra_op_threads: int
@@ -36,6 +37,7 @@ class ScopeConfig:
     drain_timeout: float | None
     overrun_grace: float | None
     replicas: int
+    caller_rate_limit: float
 
 
 class ScopeOptions(TypedDict, total=False):
@@ -50,6 +52,7 @@ class ScopeOptions(TypedDict, total=False):
     drain_timeout: float | None
     overrun_grace: float | None
     replicas: int
+    caller_rate_limit: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .sources.roots import ModelRoots
 from .sources.sources import Sources
 from .transport.base import Transport
+from .transport.call_limit import CallLimit
 from .transport.fronts import FrontConfig, Fronts
 from .transport.guard import Guard
 from .transport.listeners import check_free
@@ -187,6 +188,9 @@ class Server:
         """The methods of all services; where callers are authenticated, guarded."""
         regions = ByOwner(SystemRegions)
         all_routes = self._routes_over(self._host, self._followers, self._control, regions)
+        if self._config.max_calls_per_caller:
+            limit = CallLimit(self._config.max_calls_per_caller)
+            all_routes = [limit.limited(route) for route in all_routes]
         if self._authenticator is None:
             return all_routes
         nothing = self._nothing

@@ -19,6 +19,7 @@ _USAGE = 2
 _FAILED = 1
 # Where an option stands in the help.
 _LISTENING = "Listening"
+_LIMITS = "Limits"
 _HOSTING = "Hosting"
 _SCOPES = "Scopes: what they have unless their creator says otherwise"
 _DIRECTORIES = "Directories in TensorFlow Serving's layout"
@@ -107,11 +108,49 @@ def serve(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options (underscores).")] = None,
     max_receive_bytes: Annotated[
-        int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB", rich_help_panel=_LISTENING)
+        int | None, typer.Option(help="Largest request, in bytes.", show_default="64 MiB", rich_help_panel=_LIMITS)
     ] = None,
     max_send_bytes: Annotated[
         int | None,
-        typer.Option(help="Largest response, in bytes.", show_default="no limit", rich_help_panel=_LISTENING),
+        typer.Option(help="Largest response, in bytes.", show_default="no limit", rich_help_panel=_LIMITS),
+    ] = None,
+    max_metadata_bytes: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest headers of a call, in bytes.", show_default="16 KiB", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_streams: Annotated[
+        int | None,
+        typer.Option(
+            help="Calls under way on one connection; more wait.", show_default="1000", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_connections: Annotated[
+        int | None,
+        typer.Option(
+            help="Connections at the same time.", show_default="4096", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_calls_per_caller: Annotated[
+        int | None,
+        typer.Option(
+            help="Calls under way of one caller.", show_default="no limit", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    caller_rate_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Predictions a second of one caller in a scope, unless the scope says otherwise.",
+            show_default="no limit",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    slow_reader_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="A stream whose reader takes nothing for so long ends.", show_default="60", rich_help_panel=_LIMITS
+        ),
     ] = None,
     drain_seconds: Annotated[
         float | None,

@@ -54,6 +54,16 @@ class ServerConfig(BaseSettings):
     access: Path | None = Field(None, description="access file; only callers that it knows are answered")
     max_receive_bytes: int = Field(64 << 20, ge=1 << 10, le=(1 << 31) - 1, description="largest request, in bytes")
     max_send_bytes: int = Field(-1, ge=-1, description="largest response, in bytes; -1 for no limit")
+    max_metadata_bytes: int = Field(16 << 10, ge=4 << 10, le=1 << 20, description="largest headers of a call, in bytes")
+    max_streams: int = Field(1000, ge=1, le=1_000_000, description="calls under way on one connection; more wait")
+    max_connections: int = Field(4096, ge=1, le=1_000_000, description="connections at the same time, a process")
+    caller_rate_limit: float = Field(
+        0.0, ge=0, le=1e6, description="predictions a second of one caller in a scope; 0 for no limit"
+    )
+    max_calls_per_caller: int = Field(0, ge=0, description="calls under way of one caller; 0 for no limit")
+    slow_reader_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="a stream whose reader takes nothing for so long ends, in seconds"
+    )
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time for calls under way at shutdown, in seconds")
     data_dir: Path | None = Field(
         None, description="where is kept what callers were told; without it, nothing outlives the server"
@@ -170,7 +180,15 @@ class ServerConfig(BaseSettings):
         if self.tls_certificate is not None and self.tls_key is not None:
             tls = Identity(self.tls_certificate, self.tls_key, self.tls_client_ca)
         return TransportOptions(
-            self.max_receive_bytes, self.max_send_bytes, tls, self.server_processes > 1, self.access is not None
+            self.max_receive_bytes,
+            self.max_send_bytes,
+            tls,
+            reuse_port=self.server_processes > 1,
+            max_metadata_bytes=self.max_metadata_bytes,
+            max_streams=self.max_streams,
+            max_connections=self.max_connections,
+            slow_reader_seconds=self.slow_reader_seconds,
+            authenticates=self.access is not None,
         )
 
     @property
@@ -202,6 +220,7 @@ class ServerConfig(BaseSettings):
             inter_op_threads=self.inter_op_threads,
             max_in_flight=self.max_in_flight,
             max_queue=self.max_queue,
+            caller_rate_limit=self.caller_rate_limit,
         )
 
 

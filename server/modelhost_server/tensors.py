@@ -14,6 +14,8 @@ STRING = 7
 
 # Dimensions, and elements, that a tensor of TensorFlow can have.
 MAX_RANK = 254
+# In one message; more would be looked at for long, and no signature has so many.
+MAX_TENSORS = 10_000
 _MAX_ELEMENTS = 2**63 - 1
 
 # Bytes per element, by DataType number (TensorFlow's numbers); 0 for strings, which have no fixed size.

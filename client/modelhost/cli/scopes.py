@@ -37,6 +37,9 @@ OverrunGrace = Annotated[
     float | None, typer.Option(help="Seconds past its deadline at which a prediction has its worker replaced.", min=0)
 ]
 Replicas = Annotated[int | None, typer.Option(help="Identical workers.", min=0)]
+CallerRateLimit = Annotated[
+    float | None, typer.Option(help="Predictions a second that one caller may ask for.", min=0, metavar="RATE")
+]
 
 
 @app.command(epilog="Example: modelhost scope create team-a --memory-limit 2GiB --max-queue 100")
@@ -53,6 +56,7 @@ def create(
     drain_timeout: DrainTimeout = None,
     overrun_grace: OverrunGrace = None,
     replicas: Replicas = None,
+    caller_rate_limit: CallerRateLimit = None,
 ) -> None:
     """Create a scope and start its worker. What is not given is the server's default."""
     session = session_of(context)
@@ -95,6 +99,7 @@ def update(
     drain_timeout: DrainTimeout = None,
     overrun_grace: OverrunGrace = None,
     replicas: Replicas = None,
+    caller_rate_limit: CallerRateLimit = None,
 ) -> None:
     """Change settings of a scope and leave the others; 0 goes back to the server's default."""
     session = session_of(context)

@@ -167,8 +167,8 @@ class ScopeConfig(google.protobuf.message.Message):
     replicas: builtins.int
     """Identical workers of the scope; a prediction goes to the one with the fewest under way. Default: 1."""
     caller_rate_limit: builtins.float
-    """Calls a second that one caller may make to the scope: an identity, or a connection where callers have none. One more
-    is answered with RESOURCE_EXHAUSTED. Default: no limit.
+    """Predictions a second that one caller may ask the scope for: an identity, or a connection where callers have none.
+    One more is answered with RESOURCE_EXHAUSTED. Default: no limit.
     """
     @property
     def drain_timeout(self) -> google.protobuf.duration_pb2.Duration:

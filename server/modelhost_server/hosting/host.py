@@ -493,18 +493,26 @@ class Host:
         """Begins to run a signature of a version.
 
         Raises:
-            ModelhostError, ForeignError: SERVER_DRAINING, and what `Store.acquire` and `prediction.begin` raise.
+            ModelhostError, ForeignError: SERVER_DRAINING, RATE_LIMIT, and what `Store.acquire` and `prediction.begin`
+                raise.
         """
         self.check_accepting()
         self._predictions += 1
         acquired = self.store.acquire(scope, model, version, label)
+        keeper = self._keepers[acquired.scope]
+        if keeper.scope.config.caller_rate_limit:
+            try:
+                keeper.take_turn(caller)
+            except ModelhostError:
+                acquired.release()
+                raise
         if acquired.phase is Phase.AVAILABLE:
             acquired.statistics.hit_count += 1
             start = begin
         else:
             start = postpone
         return start(
-            self._keepers[acquired.scope], acquired, signature, inputs, output_filter,
+            keeper, acquired, signature, inputs, output_filter,
             deadline=deadline, caller=caller, priority=priority, checks=checks,
         )  # fmt: skip
 
@@ -519,10 +527,12 @@ class Host:
         """Runs several models of a scope on the same inputs; what became of each, in order.
 
         Raises:
-            ModelhostError: SERVER_DRAINING, SCOPE_NOT_FOUND.
+            ModelhostError: SERVER_DRAINING, SCOPE_NOT_FOUND, RATE_LIMIT.
         """
         self.check_accepting()
         name = self.store.scope(scope).name
+        for _ in targets:
+            self._keepers[name].take_turn(caller)
         acquired: list[tuple[Version, str] | ModelhostError] = []
         for target in targets:
             try:

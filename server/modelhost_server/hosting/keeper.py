@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from ..errors import ModelhostError, Reason
+from ..scheduling.rate_limit import RateLimit
 from ..scheduling.scheduler import Scheduler
 from ..store.names import version_resource
 from ..store.phases import IN_MEMORY, Phase
@@ -50,6 +51,7 @@ class ScopeKeeper:
 
     def __init__(self, scope: Scope, means: Means) -> None:
         self.scope = scope
+        self._rate_limit = RateLimit()
         self.scheduler = Scheduler(scope.name, scope.config.max_in_flight, scope.config.max_queue)
         self.workers = Workforce(
             scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted
@@ -369,6 +371,16 @@ class ScopeKeeper:
 
     def _begin_renewing(self, workers: Collection[Worker]) -> asyncio.Task[None]:
         return self._background.run(self._staffing.renew(workers))
+
+    def take_turn(self, caller: str) -> None:
+        """Counts a prediction of a caller's.
+
+        Raises:
+            ModelhostError: RATE_LIMIT.
+        """
+        rate = self.scope.config.caller_rate_limit
+        if rate:
+            self._rate_limit.take(caller, rate, asyncio.get_running_loop().time())
 
     async def reconfigure(self, old: ScopeConfig) -> None:
         """Takes the scope's new configuration; replaces the workers when they cannot take it running. Answers when all

@@ -20,7 +20,7 @@ from ..transport.routes import Route
 from . import open_inference, paths, tensorflow_serving
 from .application import rest_application
 from .calls import Methods
-from .certificates import CertificateProtocol
+from .patience import PatientProtocol
 
 # Clients keep connections and do not expect them to go; nothing is lost by keeping them, too.
 _KEEP_ALIVE_SECONDS = 600
@@ -48,6 +48,7 @@ class RestDoor:
                 *open_inference.routes(methods, options.max_receive_bytes),
             ]
         )
+        self._options = options
         self._tls = options.tls
         self._listeners = Listeners(reuse_port=False)
         self._renewal: Renewal | None = None
@@ -94,9 +95,14 @@ class RestDoor:
             context.sni_callback = self._use_renewed
             secured = {"ssl_context_factory": lambda *_: context}
             self._renewal = Renewal(self._tls, self._renew)
+
+        class protocol(PatientProtocol):  # noqa: N801
+            seconds = self._options.slow_reader_seconds
+
         return uvicorn.Config(
-            self._application, http=CertificateProtocol, ws="none", lifespan="off", log_config=None, log_level="error",
+            self._application, http=protocol, ws="none", lifespan="off", log_config=None, log_level="error",
             access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            limit_concurrency=self._options.max_connections,
             # Who calls is who has connected, whatever the headers say: callers share the queue fairly.
             proxy_headers=False, **secured,
         )  # fmt: skip

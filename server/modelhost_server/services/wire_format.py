@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from ..tensors import LeasedBytes
+from ..errors import ModelhostError, Reason
+from ..tensors import MAX_TENSORS, LeasedBytes
 
 # Wire types.
 VARINT, LENGTH = 0, 2
@@ -44,6 +45,11 @@ def read_fields(data: bytes, place: int, end: int) -> Iterable[tuple[int, int, i
         yield tag >> 3, kind, field, begin, place
 
 
+def too_many_tensors() -> ModelhostError:
+    """More tensors than a message may have."""
+    return ModelhostError(Reason.INVALID_REQUEST, f"expected at most {MAX_TENSORS} tensors in a message; got more")
+
+
 def read_singles(data: bytes, begin: int, end: int, varints: Collection[int]) -> dict[int, tuple[int, int]]:
     """Where the content of each field begins and ends, in a message whose fields come once; those of the numbers
     `varints` are varints, the others have lengths.
@@ -68,6 +74,7 @@ def read_map(
     Raises:
         UnusualError: an entry is not complete, or not the only one of its key.
         UnicodeDecodeError: a key is not UTF-8.
+        ModelhostError: INVALID_REQUEST: there are too many entries.
         IndexError: the message is cut off.
     """
     view = memoryview(data)
@@ -83,6 +90,8 @@ def read_map(
         key = data[slice(*entry[_KEY])].decode()
         if key in values:
             raise UnusualError
+        if len(values) == MAX_TENSORS:
+            raise too_many_tensors()
         values[key] = read_value(data, *entry[_VALUE])
     return b"".join(rest), values
 

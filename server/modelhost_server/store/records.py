@@ -31,6 +31,8 @@ class ScopeConfig:
     drain_timeout: float = 30.0
     overrun_grace: float | None = None
     replicas: int = 1
+    # Predictions a second that one caller may ask for; 0 for no limit.
+    caller_rate_limit: float = 0.0
 
     @property
     def alone_threads(self) -> int:

@@ -21,6 +21,10 @@ class TransportOptions:
         tls: of the TCP listeners; None serves plaintext. Unix sockets are always plaintext: who may connect is the
             file system's to say.
         reuse_port: other processes may listen on the same ports.
+        max_metadata_bytes: of a call's headers; more is refused.
+        max_streams: calls under way on one connection; more wait at their caller.
+        max_connections: at the same time, a process; more are closed at once.
+        slow_reader_seconds: a stream whose reader takes nothing for so long, while there is something to take, ends.
         authenticates: callers must say who they are; only then are their credentials read.
     """
 
@@ -28,6 +32,10 @@ class TransportOptions:
     max_send_bytes: int = -1
     tls: Identity | None = None
     reuse_port: bool = False
+    max_metadata_bytes: int = 16 << 10
+    max_streams: int = 1000
+    max_connections: int = 4096
+    slow_reader_seconds: float = 60.0
     authenticates: bool = False
 
 

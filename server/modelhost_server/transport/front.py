@@ -146,10 +146,7 @@ async def serve(control: socket.socket) -> None:
     config = await front.config
     set_up_logging(config["log_level"], config["log_json"])
     tls = Identity(*(path and Path(path) for path in config["tls"])) if config["tls"] else None
-    options = TransportOptions(
-        config["max_receive_bytes"], config["max_send_bytes"], tls, reuse_port=True,
-        authenticates=config["authenticates"],
-    )  # fmt: skip
+    options = TransportOptions(**config["options"], tls=tls)
     routes = [front.route(index, *route) for index, route in enumerate(config["routes"])]
     transport = make_transport(config["transport"], routes, options)
     transport.listen(config["addresses"])

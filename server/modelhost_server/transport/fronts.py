@@ -44,10 +44,8 @@ class FrontConfig:
             {
                 "transport": self.transport,
                 "addresses": self.addresses,
-                "max_receive_bytes": self.options.max_receive_bytes,
-                "max_send_bytes": self.options.max_send_bytes,
+                "options": {name: getattr(self.options, name) for name in self.options.__slots__ if name != "tls"},
                 "tls": [path and str(path) for path in files],
-                "authenticates": self.options.authenticates,
                 "log_level": self.log_level,
                 "log_json": self.log_json,
                 "routes": [(route.path, route.streams_requests, route.streams_responses) for route in routes],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
@@ -17,9 +17,11 @@ from .base import TransportOptions
 from .listeners import host_and_port, socket_path
 from .renewal import Renewal
 from .routes import Route
+from .status import too_slow
 from .tls import Identity
 
 _MIN_PING_MILLISECONDS = 10_000
+_HANDSHAKE_MILLISECONDS = 10_000
 
 
 class GrpcioTransport:
@@ -34,12 +36,18 @@ class GrpcioTransport:
                 ("grpc.max_receive_message_length", options.max_receive_bytes),
                 ("grpc.max_send_message_length", options.max_send_bytes),
                 ("grpc.so_reuseport", int(options.reuse_port)),
+                ("grpc.max_metadata_size", options.max_metadata_bytes),
+                ("grpc.absolute_max_metadata_size", options.max_metadata_bytes),
+                ("grpc.max_concurrent_streams", options.max_streams),
+                ("grpc.max_allowed_incoming_connections", options.max_connections),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
                 # Clients may ask whether we are still there while a watch is quiet; gRPC's default of 5 minutes would
                 # end the connection of one that asks more often.
                 ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
             ]
         )
-        self._server.add_generic_rpc_handlers([_Handler(routes, _credentials_reader(options))])
+        handler = _Handler(routes, _credentials_reader(options), options.slow_reader_seconds)
+        self._server.add_generic_rpc_handlers([handler])
 
     def listen(self, addresses: Sequence[str]) -> list[str]:
         """See Transport."""
@@ -109,6 +117,7 @@ class _Context(Protocol):
     def peer(self) -> str: ...
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
     def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+    async def write(self, message: Any) -> None: ...
     async def abort_with_status(self, status: Any) -> NoReturn: ...
 
 
@@ -136,22 +145,22 @@ def _subject(context: _Context) -> str:
 class _Handler(grpc.GenericRpcHandler):
     """Finds the routes of calls."""
 
-    def __init__(self, routes: Sequence[Route], credentials_of: _ReadCredentials) -> None:
-        self._methods = {route.path: _method_handler(route, credentials_of) for route in routes}
+    def __init__(self, routes: Sequence[Route], credentials_of: _ReadCredentials, patience: float) -> None:
+        self._methods = {route.path: _method_handler(route, credentials_of, patience) for route in routes}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See grpc.GenericRpcHandler."""
         return self._methods.get(handler_call_details.method)
 
 
-def _method_handler(route: Route, credentials_of: _ReadCredentials) -> grpc.RpcMethodHandler[Any, Any]:
-    if route.streams_requests and not route.streams_responses:
-        return grpc.stream_unary_rpc_method_handler(_answer(route, credentials_of), None, route.serialize)
-    if route.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_answer_stream(route, credentials_of), None, route.serialize)
+def _method_handler(
+    route: Route, credentials_of: _ReadCredentials, patience: float
+) -> grpc.RpcMethodHandler[Any, Any]:
     if route.streams_responses:
-        return grpc.unary_stream_rpc_method_handler(_answer_stream(route, credentials_of), None, route.serialize)
-    return grpc.unary_unary_rpc_method_handler(_answer(route, credentials_of), None, route.serialize)
+        make = grpc.stream_stream_rpc_method_handler if route.streams_requests else grpc.unary_stream_rpc_method_handler
+        return make(_answer_stream(route, credentials_of, patience), None, route.serialize)
+    make = grpc.stream_unary_rpc_method_handler if route.streams_requests else grpc.unary_unary_rpc_method_handler
+    return make(_answer(route, credentials_of), None, route.serialize)
 
 
 def _given(request: Any, route: Route) -> Any:
@@ -184,14 +193,30 @@ def _answer(route: Route, credentials_of: _ReadCredentials) -> Any:
     return answer
 
 
-def _answer_stream(route: Route, credentials_of: _ReadCredentials) -> Any:
-    async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
+def _answer_stream(route: Route, credentials_of: _ReadCredentials, patience: float) -> Any:
+    async def answer(request: Any, context: _Context) -> None:
         try:
             call = route.admit(_call(context, credentials_of))
             async with aclosing(route.behaviour(_given(request, route), call)) as responses:
-                async for response in responses:
-                    yield response
+                await _send(context, responses, patience)
         except Exception as error:
             await _abort(context, route, error)
 
     return answer
+
+
+async def _send(context: _Context, responses: AsyncGenerator[Any, None], patience: float) -> None:
+    """Sends responses; each waits while the caller does not read. When that takes too long, what makes them is ended at
+    once. The caller is told when it reads: gRPC cannot take a message back that it has begun to send.
+    """
+    loop = asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
+    async for response in responses:
+        timer = loop.call_later(patience, lambda: ending.append(loop.create_task(responses.aclose())))
+        try:
+            await context.write(response)
+        finally:
+            timer.cancel()
+        if ending:
+            await ending[0]
+            raise too_slow(patience)

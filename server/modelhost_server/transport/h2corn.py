@@ -16,8 +16,7 @@ from .renewal import Renewal
 from .routes import Route
 from .tls import Identity
 
-# As gRPC's own servers: no limit, and connections that nobody uses are kept for two hours.
-_MAX_STREAMS = (1 << 31) - 1
+# As gRPC's own servers: connections that nobody uses are kept for two hours.
 _IDLE_SECONDS = 7200.0
 # What may have arrived and not been read, of a stream and of a connection: streams whose reading waits must not keep
 # the others of their connection from being read.
@@ -32,6 +31,7 @@ class H2cornTransport:
 
     def __init__(self, routes: Sequence[Route], options: TransportOptions) -> None:
         self._application = GrpcApplication(routes, options)
+        self._options = options
         self._tls = options.tls
         self._listeners = Listeners(options.reuse_port)
         # As many as there are sockets with TLS and without, and those that end with the calls they still have.
@@ -72,7 +72,7 @@ class H2cornTransport:
 
     async def _serve(self, listeners: Sequence[socket.socket], tls: Identity | None) -> h2corn.Server:
         bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
-        server = h2corn.Server(self._application, _config(bind, tls))
+        server = h2corn.Server(self._application, _config(bind, tls, self._options))
         self._servers.add(server)
         serving = asyncio.create_task(server.serve())
         self._serving.add(serving)
@@ -98,7 +98,7 @@ class H2cornTransport:
             old.shutdown()
 
 
-def _config(bind: tuple[str, ...], tls: Identity | None) -> h2corn.Config:
+def _config(bind: tuple[str, ...], tls: Identity | None, options: TransportOptions) -> h2corn.Config:
     secured: dict[str, Any] = {}
     if tls is not None:
         secured = {"certfile": tls.certificate, "keyfile": tls.key}
@@ -106,8 +106,9 @@ def _config(bind: tuple[str, ...], tls: Identity | None) -> h2corn.Config:
             secured |= {"ca_certs": tls.client_ca, "cert_reqs": "required"}
     return h2corn.Config(
         bind=bind, grpc=True, http1=False, lifespan="off", access_log=False, date_header=False, runtime_threads=1,
-        max_concurrent_streams=_MAX_STREAMS, timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_NEVER_SECONDS,
+        max_concurrent_streams=options.max_streams, limit_connections=options.max_connections,
+        h2_max_header_list_size=options.max_metadata_bytes, h2_max_header_block_size=options.max_metadata_bytes,
+        timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_NEVER_SECONDS,
         h2_initial_stream_window_size=_STREAM_WINDOW, h2_initial_connection_window_size=_CONNECTION_WINDOW,
-        # A watcher may be slow for as long as it likes.
-        h2_timeout_response_stall=0, **secured,
+        h2_timeout_response_stall=options.slow_reader_seconds, **secured,
     )  # fmt: skip

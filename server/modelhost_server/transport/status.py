@@ -7,7 +7,7 @@ from collections.abc import Callable
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from ..errors import ForeignError, ModelhostError
+from ..errors import Code, ForeignError, ModelhostError
 from ..services.failures import as_modelhost_error
 
 DOMAIN = "modelhost"
@@ -26,6 +26,11 @@ class StatusError(Exception):
 def status_error(code: int, message: str) -> StatusError:
     """A status without details, as gRPC's own."""
     return StatusError(status_pb2.Status(code=code, message=message))
+
+
+def too_slow(seconds: float) -> StatusError:
+    """A stream whose caller does not read."""
+    return status_error(Code.ABORTED, f"the caller has taken nothing of the stream for {seconds:g} s")
 
 
 def status_of(error: Exception, translate: Callable[[ModelhostError], ForeignError] | None = None) -> status_pb2.Status:

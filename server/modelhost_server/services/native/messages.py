@@ -175,6 +175,7 @@ def config_message(config: ScopeConfig) -> scope_pb2.ScopeConfig:
         memory_limit_bytes=config.memory_limit_bytes,
         load_order=scope_pb2.LOAD_ORDER_MEMORY_FIRST if config.memory_first else scope_pb2.LOAD_ORDER_NEW_FIRST,
         replicas=config.replicas,
+        caller_rate_limit=config.caller_rate_limit,
     )
     message.drain_timeout.FromNanoseconds(int(config.drain_timeout * 1e9))
     if config.overrun_grace is not None:

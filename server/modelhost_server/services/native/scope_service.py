@@ -17,6 +17,7 @@ from .messages import scope_message
 _MAX_COUNT = {
     "intra_op_threads": 1024, "inter_op_threads": 1024, "max_in_flight": 1024, "max_queue": 1_000_000, "replicas": 64,
 }  # fmt: skip
+_MIN_RATE, _MAX_RATE = 0.001, 1e6
 _DURATIONS = {"drain_timeout": 3600.0, "overrun_grace": 3600.0}
 _FIELDS = [field.name for field in scope_pb2.ScopeConfig.DESCRIPTOR.fields]
 
@@ -91,6 +92,11 @@ def _merged(
             changes[name] = _seconds(name, message, _DURATIONS[name], getattr(defaults, name))
     if "intra_op_threads" in fields:
         changes["has_chosen_threads"] = bool(message.intra_op_threads) or defaults.has_chosen_threads
+    if "caller_rate_limit" in fields:
+        rate = message.caller_rate_limit
+        if not (rate == 0 or _MIN_RATE <= rate <= _MAX_RATE):
+            raise _out_of_range("caller_rate_limit", f"0 (the default) or {_MIN_RATE} to {_MAX_RATE:.0f}", rate)
+        changes["caller_rate_limit"] = rate or defaults.caller_rate_limit
     if "load_order" in fields:
         changes["memory_first"] = message.load_order == scope_pb2.LOAD_ORDER_MEMORY_FIRST
     if "memory_limit_bytes" in fields:

@@ -9,15 +9,18 @@ from modelhost.v1 import model_pb2, prediction_service_pb2, tensor_pb2
 from ...errors import ModelhostError, Reason, brief
 from ...hosting.checks import check_tensor
 from ...samples import Sample
-from ...tensors import STRING, RawTensor, RegionRange, TensorSpec, output_bytes
+from ...tensors import MAX_TENSORS, STRING, RawTensor, RegionRange, TensorSpec, output_bytes
+from ..wire_format import too_many_tensors
 
 
 def raw_inputs(tensors: Mapping[str, tensor_pb2.Tensor]) -> dict[str, RawTensor]:
     """The inputs of a request; those in shared memory are told by where they are, see `sharing`.
 
     Raises:
-        ModelhostError: INPUT_MALFORMED.
+        ModelhostError: INPUT_MALFORMED, INVALID_REQUEST.
     """
+    if len(tensors) > MAX_TENSORS:
+        raise too_many_tensors()
     return {name: _raw_tensor(name, tensor) for name, tensor in tensors.items()}
 
 

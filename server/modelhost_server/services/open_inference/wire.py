@@ -11,9 +11,17 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from ...compat.open_inference_pb2 import ModelInferRequest
-from ...tensors import STRING, RawTensor
+from ...tensors import MAX_TENSORS, STRING, RawTensor
 from ..failures import no_message
-from ..wire_format import LENGTH, Parts, UnusualError, join_parts, read_fields, write_varint
+from ..wire_format import (
+    LENGTH,
+    Parts,
+    UnusualError,
+    join_parts,
+    read_fields,
+    too_many_tensors,
+    write_varint,
+)
 from .byte_strings import string_parts
 from .datatypes import datatype
 from .inference import InferenceResponse
@@ -56,6 +64,8 @@ def _take_apart(data: bytes) -> Request:
     raw: list[memoryview] = []
     for number, kind, field, begin, end in read_fields(data, 0, len(data)):
         if number == _RAW_CONTENTS and kind == LENGTH:
+            if len(raw) == MAX_TENSORS:
+                raise too_many_tensors()
             raw.append(view[begin:end])
         else:
             rest.append(view[field:end])
