@@ -62,7 +62,7 @@ class ServerProcess:
     def log(self) -> str:
         """What the server has logged so far."""
         self._log.flush()
-        return Path(self._log.name).read_text()
+        return Path(self._log.name).read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         """The server, its templates and its workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,14 @@ def describe(path: Path) -> FileDescription:
     Raises:
         ModelhostError: SOURCE_INVALID, SOURCE_UNSUPPORTED.
     """
-    model = _read(path)
+    try:
+        return _described(_read(path))
+    except (struct.error, TypeError, IndexError, AttributeError):
+        # The reader looks where the bytes lead it, and the verifier does not follow everywhere.
+        raise ModelhostError(Reason.SOURCE_INVALID, f"{brief(path.name)} is truncated or corrupt") from None
+
+
+def _described(model: Any) -> FileDescription:
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
     signatures = [_defined(model.SignatureDefs(i), graphs) for i in range(model.SignatureDefsLength())]

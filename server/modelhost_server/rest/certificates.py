@@ -6,13 +6,13 @@ import asyncio
 import re
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from .http1 import Http1Protocol
 
 # What stands for something else in a name of RFC 4514.
 _SPECIAL = re.compile(r'[,+"\\<>;=# ]')
 
 
-class CertificateProtocol(H11Protocol):
+class CertificateProtocol(Http1Protocol):
     """HTTP/1.1 of one connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
