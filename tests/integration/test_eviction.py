@@ -96,7 +96,8 @@ def test_all_answer_in_turn_though_some_fit_only(own: Stubs, full: str) -> None:
     assert len(evicted(own, full)) >= COUNT - FIT
     for number in [*range(COUNT), *reversed(range(COUNT))]:
         assert ask(own, full, number) == number
-        assert scope_of(own, full).memory.private_bytes <= scope_of(own, full).config.memory_limit_bytes
+        # The limit is kept at loads; runs may take a little more after that, but no model's worth of it.
+        assert scope_of(own, full).memory.private_bytes < scope_of(own, full).config.memory_limit_bytes + (6 << 20)
     counts = scope_of(own, full).statistics
     assert counts.miss_count >= COUNT - FIT
     assert counts.eviction_count >= counts.miss_count

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import ModelhostError, Reason
 from ..ipc.frames import Kind
+from ..store.phases import Phase
 from ..store.records import EngineChoice, Loaded, Version
 from ..store.store import Store
 from ..workers.worker import Worker
@@ -91,6 +92,7 @@ class Placement:
             "samples_file": version.samples_file,
             "require_warmup": version.options.require_warmup,
             # The scope may have fewer now than when the engine was judged.
+            "is_awaited": version.phase is Phase.RELOADING,
             "alone_threads": min(choice.alone_threads, self._store.scope(version.scope).config.alone_threads),
         }
         reply = await worker.link.control(Kind.LOAD, request, progress)
@@ -101,7 +103,8 @@ class Placement:
         """Frees a version in a worker; the worker's anonymous memory after that, 0 when the worker has gone."""
         worker.loaded.discard(version.key)
         try:
-            reply = await worker.link.control(Kind.UNLOAD, {"key": version.key})
+            request = {"key": version.key, "is_awaited": version.phase is Phase.EVICTED}
+            reply = await worker.link.control(Kind.UNLOAD, request)
             return _believed(worker, read_anonymous, reply)
         except ModelhostError as error:
             if error.reason is not Reason.WORKER_DIED:

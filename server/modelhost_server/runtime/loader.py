@@ -35,6 +35,8 @@ class Job:
     samples_file: str
     require_warmup: bool
     alone_threads: int
+    # A prediction waits for it.
+    is_awaited: bool
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Job:

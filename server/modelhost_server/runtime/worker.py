@@ -90,6 +90,8 @@ class Worker:
         # About how many; lanes do not wait for one another to count.
         self._runs = 0
         self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _step_back)
+        # What a prediction waits for: a version that was evicted, and room for it. On a busy machine idle time is rare.
+        self._awaited = ThreadPoolExecutor(1, "awaited", _step_aside)
         self._preparing = ThreadPoolExecutor(1, "preparing")
 
     def serve(self, engines: Sequence[str]) -> None:
@@ -137,7 +139,8 @@ class Worker:
         elif kind == Kind.SHARED:
             self._control(self._shared, call, frames.read_json(body))
         elif kind == Kind.UNLOAD:
-            self._loaders.submit(self._control, self._unload, call, frames.read_json(body))
+            request = frames.read_json(body)
+            self._threads(request["is_awaited"]).submit(self._control, self._unload, call, request)
         elif kind == Kind.LOAD:
             self._preparing.submit(self._begin_load, call, Job.from_json(frames.read_json(body)))
         else:
@@ -150,7 +153,10 @@ class Worker:
         except Exception as error:
             self._send_error(call, error)
             return
-        self._loaders.submit(self._control, self._load, call, job)
+        self._threads(job.is_awaited).submit(self._control, self._load, call, job)
+
+    def _threads(self, is_awaited: bool) -> ThreadPoolExecutor:
+        return self._awaited if is_awaited else self._loaders
 
     def _send(self, frame: list[Any]) -> None:
         data = b"".join(frame)
@@ -256,6 +262,11 @@ class Worker:
 def _step_back() -> None:
     """Makes this thread, and those that are started from it, leave the way to others."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setaffinity(0, _load_processors())
+
+
+def _step_aside() -> None:
+    """Leaves some processors to others."""
     os.sched_setaffinity(0, _load_processors())
 
 
