@@ -30,7 +30,7 @@ from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
 from .checks import NATIVE_CHECKS, Checks
-from .cleaning import MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
+from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
@@ -125,6 +125,9 @@ class Host:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         await self.sources.uploads.start()
+        for name in FILES if self._journal is not None else ():
+            # Workers may read there as far as it is there when their templates are started.
+            (self.files_dir / name).mkdir(exist_ok=True)
         await self._templates.get(with_tensorflow=False).start()
         versions: Sequence[Version] = ()
         if self._journal is not None:
