@@ -201,10 +201,11 @@ class Host:
         self.draining = True
         await self.tuner.close()
         await self._changes.close()
+        # Before the workers end: a load that fails for that is to be tried again at the next start.
+        await self.recording.close()
         await self._background.cancel()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._templates.stop()
-        await self.recording.close()
         await asyncio.to_thread(self.sources.close)
 
     def check_accepting(self) -> None:
