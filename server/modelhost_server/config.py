@@ -16,8 +16,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .hosting.cleaning import FILES
 from .sandbox.rights import Rights, missing
 from .sources.remotes import check_prefix
+from .sources.sources import UPLOADS
 from .store.records import ScopeConfig
 from .transport.base import TransportName, TransportOptions
 from .transport.tls import Identity
@@ -203,8 +205,11 @@ class ServerConfig(BaseSettings):
         """What processes that run models may do."""
         # A model config file may name directories at any time.
         is_bounded = bool(self.model_root) or (self.access is not None and self.model_config_file is None)
-        named = (self.model_base_path, self.model_repository, self.data_dir)
+        named = (self.model_base_path, self.model_repository)
         readable = [*self.model_root, *(path for path in named if path is not None)]
+        if self.data_dir is not None:
+            # Not the journal, which says what there is in other scopes.
+            readable += [self.data_dir / name for name in (*FILES, UPLOADS)]
         return Rights(
             self.sandbox != "off",
             tuple(os.path.realpath(path) for path in readable) if is_bounded else None,

@@ -74,4 +74,7 @@ def test_what_models_may_read_follows(tmp_path: Path) -> None:
     # The models it names itself are the operator's.
     assert ServerConfig(access=tmp_path, model_base_path=tmp_path).rights.readable == (place,)
     assert ServerConfig(access=tmp_path, model_config_file=tmp_path).rights.readable is None
+    # What callers brought, and not what the server has written about it.
+    brought = ServerConfig(model_root=(tmp_path,), data_dir=tmp_path / "data").rights.readable
+    assert brought == (place, *(f"{place}/data/{name}" for name in ("models", "overrides", "samples", "uploads")))
     assert not ServerConfig(sandbox="off").rights.sandboxed

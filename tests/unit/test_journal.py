@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from modelhost_server.errors import Reason
 from modelhost_server.journal import migrations
@@ -64,6 +65,7 @@ def empty_journal() -> Iterator[Path]:
         yield Path(directory) / FILE
 
 
+@examples(max_examples=20, deadline=None)
 @given(st.lists(changes, max_size=6))
 def test_it_says_what_a_dictionary_would(batches: list[dict[str, str | None]]) -> None:
     """Read from the disk after every batch."""
@@ -201,6 +203,7 @@ def test_rows_that_nobody_wrote_are_corruption(directory: Path, row: tuple[str, 
     assert "--accept-lost-journal" in caught.value.message
 
 
+@examples(max_examples=40, deadline=None)
 @given(st.integers(0, 2**20), st.integers(1, 255))
 def test_a_changed_byte_is_found_out_or_changes_nothing(at: int, difference: int) -> None:
     with empty_journal() as path:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Models that were made on request, which are not to be had again by reading their source; those that came in requests;
 # and the warm-up requests that came with loads.
-MODELS, OVERRIDES, SAMPLES = "models", "overrides", "samples"
+FILES = MODELS, OVERRIDES, SAMPLES = "models", "overrides", "samples"
 # Entries of these directories belong together and go as one; elsewhere every file is by itself.
 _WHOLE = ("converted", "engines", OVERRIDES, FETCHED)
 # What somebody may be making at this moment is left alone.

@@ -30,7 +30,7 @@ from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
 from .checks import NATIVE_CHECKS, Checks
-from .cleaning import MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
+from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
@@ -125,6 +125,9 @@ class Host:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         await self.sources.uploads.start()
+        for name in FILES if self._journal is not None else ():
+            # Workers may read there as far as it is there when their templates are started.
+            (self.files_dir / name).mkdir(exist_ok=True)
         await self._templates.get(with_tensorflow=False).start()
         versions: Sequence[Version] = ()
         if self._journal is not None:
@@ -198,10 +201,11 @@ class Host:
         self.draining = True
         await self.tuner.close()
         await self._changes.close()
+        # Before the workers end: a load that fails for that is to be tried again at the next start.
+        await self.recording.close()
         await self._background.cancel()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._templates.stop()
-        await self.recording.close()
         await asyncio.to_thread(self.sources.close)
 
     def check_accepting(self) -> None:

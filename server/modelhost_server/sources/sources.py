@@ -15,7 +15,8 @@ from .uploads import Uploads
 from .workspace import Workspace
 
 _EXPECTED = f"an absolute path, an `{UPLOAD}` source, or a URI of file, {', '.join(SCHEMES)}"
-# In the cache directory: what was fetched, and what belongs to processes that are running.
+# In the data directory. In the cache directory: what was fetched, and what belongs to processes that are running.
+UPLOADS = "uploads"
 FETCHED = "fetched"
 RUNNING = "running"
 
@@ -40,7 +41,7 @@ class Sources:
         self._workspace = Workspace(cache_dir / RUNNING)
         self.roots = roots
         self.uploads = Uploads(
-            (self._workspace.folder if data_dir is None else data_dir.absolute()) / "uploads", upload_limit_bytes
+            (self._workspace.folder if data_dir is None else data_dir.absolute()) / UPLOADS, upload_limit_bytes
         )
         allowed = AllowedRemotes(remote_sources)
         self._remote = Remote(
