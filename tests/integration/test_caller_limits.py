@@ -96,7 +96,8 @@ def test_messages_with_too_many_tensors_are_refused(callers: tuple[Stubs, Stubs]
 
 
 @pytest.mark.parametrize(
-    "beginning", [b"", b"GET /v1/models", b"POST /v1/models/m:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"]
+    "beginning",
+    [b"", b"GET /v1/models", b"POST /v1/models/m:predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"],
 )
 def test_requests_over_rest_that_do_not_come_to_an_end(limited: ServerProcess, beginning: bytes) -> None:
     url = limited.addresses[-1]
@@ -108,7 +109,7 @@ def test_requests_over_rest_that_do_not_come_to_an_end(limited: ServerProcess, b
         assert answer.status == 200
 
 
-def test_answers_over_rest_that_nobody_takes(limited: ServerProcess, callers: tuple[Stubs, Stubs], models: Path) -> None:
+def test_rest_answers_that_nobody_takes(limited: ServerProcess, callers: tuple[Stubs, Stubs], models: Path) -> None:
     load(callers[0], "default", models / "half_plus_two")
     host, port = limited.addresses[-1].removeprefix("http://").rsplit(":", 1)
     body = json.dumps({"instances": [1.5] * (1 << 20)}).encode()

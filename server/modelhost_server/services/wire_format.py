@@ -9,11 +9,19 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from google.protobuf.descriptor import Descriptor
+
 from ..errors import ModelhostError, Reason
 from ..tensors import MAX_TENSORS, LeasedBytes
 
 # Wire types.
 VARINT, LENGTH = 0, 2
+_FIXED = {1: 8, 5: 4}
+# Read one by one, so many take some hundredths of a second, and of strings a second.
+_MOST_FIELDS, _MOST_STRINGS = 50_000, 1_000_000
+# Parts that are messages take many times their size once they are parsed.
+_MOST_MESSAGES = 50_000
+_LARGE_BYTES = 256 << 10
 # Fields of the entries of a map.
 _KEY, _VALUE = 1, 2
 
@@ -27,9 +35,19 @@ class UnusualError(Exception):
     """A message is not as protobuf libraries write it, or nothing for the one who reads it."""
 
 
-def read_fields(data: bytes, place: int, end: int) -> Iterable[tuple[int, int, int, int, int]]:
-    """Of each field: number, wire type, where it begins, and where its content begins and ends."""
+def read_fields(
+    data: bytes, place: int, end: int, most: int = _MOST_FIELDS
+) -> Iterable[tuple[int, int, int, int, int]]:
+    """Of each field: number, wire type, where it begins, and where its content begins and ends.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST: there are more than anybody needs, and looking at them takes long.
+    """
+    count = 0
     while place < end:
+        count += 1
+        if count > most:
+            raise too_many_parts()
         field = place
         tag, place = read_varint(data, place)
         begin, kind = place, tag & 7
@@ -38,6 +56,8 @@ def read_fields(data: bytes, place: int, end: int) -> Iterable[tuple[int, int, i
             place = begin + size
         elif kind == VARINT:
             _, place = read_varint(data, place)
+        elif kind in _FIXED:
+            place += _FIXED[kind]
         else:
             raise UnusualError
         if place > end:
@@ -48,6 +68,41 @@ def read_fields(data: bytes, place: int, end: int) -> Iterable[tuple[int, int, i
 def too_many_tensors() -> ModelhostError:
     """More tensors than a message may have."""
     return ModelhostError(Reason.INVALID_REQUEST, f"expected at most {MAX_TENSORS} tensors in a message; got more")
+
+
+def too_many_parts() -> ModelhostError:
+    """A message of more parts than anybody needs."""
+    return ModelhostError(Reason.INVALID_REQUEST, "the message has too many parts; split it into several")
+
+
+def check_parts(data: bytes, descriptor: Descriptor) -> None:
+    """Looks at what a large message consists of before protobuf makes objects of it: an empty part of 2 bytes becomes
+    one of 100.
+
+    Raises:
+        ModelhostError: INVALID_REQUEST: it has too many parts.
+    """
+    if len(data) < _LARGE_BYTES:
+        return
+    count, left = 0, _MOST_STRINGS
+    messages = [(descriptor, 0, len(data))]
+    try:
+        while messages:
+            parent, begin, end = messages.pop()
+            for number, kind, _, start, stop in read_fields(data, begin, end, left):
+                left -= 1
+                field = parent.fields_by_number.get(number)
+                if kind != LENGTH or field is None or field.message_type is None:
+                    continue
+                count += 1
+                if count > _MOST_MESSAGES:
+                    raise too_many_parts()
+                # Looked into only where there may be more of them.
+                if any(inner.message_type for inner in field.message_type.fields):
+                    messages.append((field.message_type, start, stop))
+    except (UnusualError, IndexError):
+        # Cut off, or of a kind that nobody writes: there is no such message.
+        raise ModelhostError(Reason.INVALID_REQUEST, "the request is no message that protobuf would write") from None
 
 
 def read_singles(data: bytes, begin: int, end: int, varints: Collection[int]) -> dict[int, tuple[int, int]]:

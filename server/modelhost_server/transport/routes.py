@@ -19,6 +19,7 @@ from google.rpc.status_pb2 import Status
 from ..services.call import Call, Codec, Service, foreign_name
 from ..services.failures import no_message
 from ..services.rules import Rule
+from ..services.wire_format import check_parts
 from .status import status_of
 
 
@@ -83,6 +84,7 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
     name = foreign_name(method.input_type.full_name)
 
     def parse(data: bytes) -> Message:
+        check_parts(data, method.input_type)
         try:
             return from_string(data)
         except DecodeError:

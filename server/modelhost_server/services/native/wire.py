@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from modelhost.v1.prediction_service_pb2 import PredictRequest
 
-from ...tensors import STRING, RawTensor
+from ...tensors import MAX_RANK, STRING, RawTensor
 from ..failures import no_message
 from ..wire_format import (
     Parts,
     UnusualError,
+    check_parts,
     join_parts,
     read_map,
     read_singles,
@@ -56,6 +57,7 @@ def read_request(data: bytes) -> Request:
                 return Request(PredictRequest.FromString(rest), inputs)
             except (UnusualError, IndexError, UnicodeDecodeError):
                 pass
+        check_parts(data, PredictRequest.DESCRIPTOR)
         message = PredictRequest.FromString(data)
     except DecodeError:
         raise no_message("a modelhost.v1.PredictRequest", data) from None
@@ -69,9 +71,11 @@ def _tensor(data: bytes, begin: int, end: int) -> RawTensor:
     dtype, _ = read_varint(data, fields[_DTYPE][0])
     if dtype == STRING or dtype > 0x7F:
         raise UnusualError
-    shape = []
+    shape: list[int] = []
     place, stop = fields.get(_SHAPE, (0, 0))
     while place < stop:
+        if len(shape) > MAX_RANK:
+            raise UnusualError
         extent, place = read_varint(data, place)
         # What is negative is written as if it had no sign.
         shape.append(extent - (1 << 64) if extent >> 63 else extent)

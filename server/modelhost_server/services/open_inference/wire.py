@@ -17,6 +17,7 @@ from ..wire_format import (
     LENGTH,
     Parts,
     UnusualError,
+    check_parts,
     join_parts,
     read_fields,
     too_many_tensors,
@@ -52,6 +53,7 @@ def read_request(data: bytes) -> Request:
                 return _take_apart(data)
             except (UnusualError, IndexError):
                 pass
+        check_parts(data, ModelInferRequest.DESCRIPTOR)
         message = ModelInferRequest.FromString(data)
     except DecodeError:
         raise no_message("an inference.ModelInferRequest", data) from None
@@ -69,7 +71,9 @@ def _take_apart(data: bytes) -> Request:
             raw.append(view[begin:end])
         else:
             rest.append(view[field:end])
-    return Request(ModelInferRequest.FromString(b"".join(rest)), raw)
+    described = b"".join(rest)
+    check_parts(described, ModelInferRequest.DESCRIPTOR)
+    return Request(ModelInferRequest.FromString(described), raw)
 
 
 class StreamAnswer(NamedTuple):

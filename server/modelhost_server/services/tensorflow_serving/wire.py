@@ -19,6 +19,7 @@ from ..wire_format import (
     LENGTH,
     Parts,
     UnusualError,
+    check_parts,
     join_parts,
     read_map,
     read_singles,
@@ -58,6 +59,7 @@ def read_request(data: bytes) -> Request:
             rest, inputs = read_map(data, _INPUTS, _tensor)
             target, output_filter = (_read_named_once if len(rest) <= _KEPT_BYTES else _read_named)(rest)
         except (UnusualError, IndexError, UnicodeDecodeError):
+            check_parts(data, pb.PredictRequest.DESCRIPTOR)
             message = pb.PredictRequest.FromString(data)
             target, output_filter = _named(message)
             inputs = raw_inputs(message.inputs, len(data))
