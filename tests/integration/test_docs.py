@@ -15,7 +15,7 @@ from types import ModuleType
 
 import modelhost
 import pytest
-from modelhost import _sync_models, _sync_predictions, _sync_scopes, _sync_streams
+from modelhost import _sync_models, _sync_predictions, _sync_scopes, _sync_streams, _sync_uploads
 from support.building import built
 from support.server import ServerProcess
 
@@ -148,13 +148,15 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "module", [_sync_predictions, _sync_streams, _sync_models, _sync_scopes], ids=lambda module: module.__name__
+    "module",
+    [_sync_predictions, _sync_streams, _sync_models, _sync_scopes, _sync_uploads],
+    ids=lambda module: module.__name__,
 )
 def test_the_examples_of_the_sdk_run(module: ModuleType, fresh, models):
     examples = 0
     with modelhost.Client(fresh.address) as client:
         client.load("half_plus_two", models / "half_plus_two")
-        names = {"client": client, **vars(modelhost)}
+        names = {"client": client, "models": models, **vars(modelhost)}
         for test in doctest.DocTestFinder().find(module, globs=names):
             results = doctest.DocTestRunner().run(test, clear_globs=False)
             assert not results.failed, test.name

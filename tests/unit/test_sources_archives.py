@@ -19,7 +19,7 @@ LIMIT = 1 << 30
 def unpacked(archive, limit=LIMIT):
     target = archive.with_name("target")
     target.mkdir()
-    unpack(archive, target, limit, lambda: None)
+    unpack(archive, target, limit)
     return {str(file.relative_to(target)): file.read_bytes() for file in target.rglob("*") if file.is_file()}
 
 

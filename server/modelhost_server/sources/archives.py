@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,21 +28,20 @@ _MAX_TABLE_BYTES = 4 << 20
 _ENCRYPTED = 0x1
 
 
-def unpack(archive: Path, target: Path, limit: int, check: Callable[[], None]) -> None:
+def unpack(archive: Path, target: Path, limit: int) -> None:
     """Unpacks a `.tar`, `.tar.gz`, `.tgz` or `.zip` into an empty directory.
 
     Args:
         archive: what it is follows from its name.
         target: where nobody else writes.
         limit: bytes that the files may have together.
-        check: called now and then; raises when the work is no longer wanted.
 
     Raises:
         ModelhostError: UPLOAD_INVALID, UPLOAD_LIMIT.
         OSError: the files cannot be written.
     """
     kind = archive_kind(archive.name)
-    budget = _Budget(limit, archive.stat().st_size, check)
+    budget = _Budget(limit, archive.stat().st_size)
     if kind == ".zip":
         _unpack_zip(archive, target, budget)
     else:
@@ -52,15 +51,13 @@ def unpack(archive: Path, target: Path, limit: int, check: Callable[[], None]) -
 class _Budget:
     """What may still come out of an archive."""
 
-    def __init__(self, limit: int, packed: int, check: Callable[[], None]) -> None:
+    def __init__(self, limit: int, packed: int) -> None:
         self._limit = limit
         self._most = max(_UNSUSPICIOUS_BYTES, _MAX_RATIO * packed)
-        self._check = check
         self._taken = 0
         self._entries = 0
 
     def take(self, size: int) -> None:
-        self._check()
         self._taken += size
         if self._taken > self._limit:
             raise over_limit(f"the archive unpacks to more than {self._limit} bytes (--upload-limit-bytes)")

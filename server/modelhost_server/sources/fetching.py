@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ModelhostError, Reason
-from .archives import unpack
 from .filesystems import Store, told
 from .manifest import ARCHIVES, MAX_FILES, Tree
 from .remotes import WEB, shown
+from .unpacking import unpack_apart
 
 _SINGLE = (".tflite", ".keras")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
@@ -171,7 +171,7 @@ def fetch(store: Store, look: Look, folder: Path, limit: int, note: Callable[[in
     if len(look.files) == 1 and only.name.lower().endswith(ARCHIVES):
         packed = only.rename(folder.with_name(f"{folder.name}-{only.name}"))
         try:
-            unpack(packed, folder, limit, lambda: note(0))
+            unpack_apart(packed, folder, limit, lambda: note(0))
         except ModelhostError as error:
             if error.reason in (Reason.UPLOAD_INVALID, Reason.UPLOAD_LIMIT):
                 raise _invalid(f"{shown(look.uri)}: {error.message}") from None

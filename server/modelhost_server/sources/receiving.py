@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import ModelhostError, Reason, brief
-from .archives import unpack
 from .disk import publish, size_of
 from .manifest import ARCHIVE, Manifest, archive_kind, invalid
+from .unpacking import unpack_apart
 
 _PIECE_BYTES = 1 << 20
 
@@ -112,7 +112,7 @@ class Receiver:
         shutil.rmtree(content, ignore_errors=True)
         content.mkdir()
         try:
-            unpack(archive, content, limit, self._check)
+            unpack_apart(archive, content, limit, self._check)
         except ModelhostError as error:
             shutil.rmtree(content)
             if error.reason in (Reason.UPLOAD_INVALID, Reason.UPLOAD_LIMIT):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ModelhostError, Reason, brief
-from .disk import check_room, detach, is_full, size_of, storing
+from .disk import check_room, detach, size_of, storing
 from .manifest import Manifest, check_manifest, over_limit
 from .receiving import Receiver, missing
 
@@ -354,7 +354,7 @@ class Receiving:
             with storing("the upload"):
                 return await asyncio.shield(doing)
         except ModelhostError as error:
-            self._is_full = self._is_full or is_full(error.__cause__)
+            self._is_full = self._is_full or error.reason is Reason.STORAGE_FAILED
             raise
 
 
