@@ -56,7 +56,9 @@ def _serving() -> Parser:
 
     from .calls import good_requests
 
-    return Parser(wire.read_request, (ForeignError,), [good_requests()["/tensorflow.serving.PredictionService/Predict"]])
+    return Parser(
+        wire.read_request, (ForeignError,), [good_requests()["/tensorflow.serving.PredictionService/Predict"]]
+    )
 
 
 def _infer() -> Parser:
@@ -65,7 +67,11 @@ def _infer() -> Parser:
 
     from .calls import good_requests
 
-    return Parser(wire.read_request, (ForeignError, ModelhostError), [good_requests()["/inference.GRPCInferenceService/ModelInfer"]])
+    return Parser(
+        wire.read_request,
+        (ForeignError, ModelhostError),
+        [good_requests()["/inference.GRPCInferenceService/ModelInfer"]],
+    )
 
 
 def _grpc() -> Parser:
@@ -171,8 +177,9 @@ def _infer_json() -> Parser:
         infer_request("m", "", body, length.decode("latin-1") if length else None)
 
     inputs = (
-        '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}, {"name": "b", "datatype": "BYTES", "shape": [1], '
-        '"data": ["a"]}, {"name": "i", "datatype": "INT64", "shape": [2, 1], "data": [[1], [2]]}'
+        '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}, '
+        '{"name": "b", "datatype": "BYTES", "shape": [1], "data": ["a"]}, '
+        '{"name": "i", "datatype": "INT64", "shape": [2, 1], "data": [[1], [2]]}'
     )
     text = f'{{"inputs": [{inputs}], "outputs": [{{"name": "y", "parameters": {{"binary_data": true}}}}]}}'.encode()
     binary = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}'
