@@ -61,7 +61,8 @@ def _http2(noise: random.Random) -> bytes:
         body = noise.choice([b"", bytes(4), bytes(8), noise.randbytes(noise.randrange(40)), headers])
         odd = _frame(
             noise.randrange(13), noise.choice([0, 1, 4, 8, 0x20, 255]),
-            noise.choice([0, 1, 1, 2, 3, 2**31 - 1, 2**32 - 1]), body, noise.choice([None, None, None, 0, 2**24 - 1, 16385]),
+            noise.choice([0, 1, 1, 2, 3, 2**31 - 1, 2**32 - 1]), body,
+            noise.choice([None, None, None, 0, 2**24 - 1, 16385]),
         )  # fmt: skip
         frames.insert(noise.randrange(len(frames) + 1), odd)
     if noise.random() < 0.05:

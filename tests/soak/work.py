@@ -13,7 +13,7 @@ import modelhost
 import numpy as np
 from modelhost.v1 import model_pb2, model_service_pb2, scope_service_pb2
 from modelhost.v1 import prediction_service_pb2 as pb
-from support.calls import load, request, unload, vector
+from support.calls import request, unload, vector
 from support.server import OWN_CONNECTION, ServerProcess, Stubs
 
 SCOPES = ("soak-a", "soak-b")
@@ -25,6 +25,8 @@ _REMEMBERED_EVENTS = 10_000
 _LARGE = 30_000
 _AT_ONCE = 16
 _SECONDS = 120.0
+# The first load on an engine waits for a conversion, which waits for idle processors.
+_CONVERTED_SECONDS = 900.0
 
 
 class Work:
@@ -42,7 +44,10 @@ class Work:
     def _load(self, scope: str, model: str, engine: str) -> None:
         options = model_pb2.LoadOptions(engine=ENGINES[engine])
         request_id = str(uuid.uuid4())
-        loaded = load(self._stubs[scope], scope, model, self._source, options=options, request_id=request_id)
+        message = model_service_pb2.LoadModelRequest(
+            scope=scope, model=model, source=str(self._source), options=options, request_id=request_id
+        )
+        loaded = self._stubs[scope].models.LoadModel(message, timeout=_CONVERTED_SECONDS).version
         assert loaded.engine.engine == ENGINES[engine], loaded.engine
 
     def fill_memories(self) -> None:
