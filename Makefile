@@ -2,10 +2,12 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CASES ?= 100000
+SEED ?= 1
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow check format generate bench clean
+.PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow fuzz soak check format generate bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
 .PHONY: bench-foreign bench-isolation bench-swap bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
@@ -44,6 +46,13 @@ test-unit: $(STAMP)  ## Run the tests that need no server: seconds.
 
 test-slow: $(STAMP)  ## Run the soak, load and fault tests.
 	$(BIN)/pytest -m slow
+
+fuzz: $(STAMP)  ## Fuzz all that takes bytes from others: 100,000 cases, CASES=… and SEED=… for others.
+	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
+
+soak: $(STAMP)  ## Load 5,000 times, predict 100,000 times, and compare what the server holds: half an hour.
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m soak
 
 check: $(STAMP)  ## Lint, type check, check imports, protos and generated code.
 	$(BIN)/ruff check .

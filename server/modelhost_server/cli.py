@@ -116,9 +116,7 @@ def serve(
     ] = None,
     max_metadata_bytes: Annotated[
         int | None,
-        typer.Option(
-            help="Largest headers of a call, in bytes.", show_default="16 KiB", rich_help_panel=_LIMITS
-        ),
+        typer.Option(help="Largest headers of a call, in bytes.", show_default="16 KiB", rich_help_panel=_LIMITS),
     ] = None,
     max_streams: Annotated[
         int | None,
@@ -128,15 +126,11 @@ def serve(
     ] = None,
     max_connections: Annotated[
         int | None,
-        typer.Option(
-            help="Connections at the same time.", show_default="4096", rich_help_panel=_LIMITS
-        ),
+        typer.Option(help="Connections at the same time.", show_default="4096", rich_help_panel=_LIMITS),
     ] = None,
     max_calls_per_caller: Annotated[
         int | None,
-        typer.Option(
-            help="Calls under way of one caller.", show_default="no limit", rich_help_panel=_LIMITS
-        ),
+        typer.Option(help="Calls under way of one caller.", show_default="no limit", rich_help_panel=_LIMITS),
     ] = None,
     caller_rate_limit: Annotated[
         float | None,

@@ -56,7 +56,9 @@ def _serving() -> Parser:
 
     from .calls import good_requests
 
-    return Parser(wire.read_request, (ForeignError,), [good_requests()["/tensorflow.serving.PredictionService/Predict"]])
+    return Parser(
+        wire.read_request, (ForeignError,), [good_requests()["/tensorflow.serving.PredictionService/Predict"]]
+    )
 
 
 def _infer() -> Parser:
@@ -65,7 +67,11 @@ def _infer() -> Parser:
 
     from .calls import good_requests
 
-    return Parser(wire.read_request, (ForeignError, ModelhostError), [good_requests()["/inference.GRPCInferenceService/ModelInfer"]])
+    return Parser(
+        wire.read_request,
+        (ForeignError, ModelhostError),
+        [good_requests()["/inference.GRPCInferenceService/ModelInfer"]],
+    )
 
 
 def _grpc() -> Parser:
@@ -122,13 +128,38 @@ def _frames() -> Parser:
 def _front_frames() -> Parser:
     import struct
 
+    from modelhost_server.access.identity import Credentials
+    from modelhost_server.services.call import Call
     from modelhost_server.transport import frames
 
     def parse(data: bytes) -> None:
-        frames.read_call(memoryview(data))
+        frames.read_call(memoryview(data), 0.0)
         frames.read_credit(memoryview(data))
 
-    return Parser(parse, (ValueError, struct.error), [frames.call_body(3, 1.5, "ipv4:1.2.3.4:5") + b"request"])
+    calls = [Call(1.5, "ipv4:1.2.3.4:5"), Call(None, "unix:", Credentials("Bearer x", "y"))]
+    seeds = [frames.call_body(3, call, 0.0) + b"request" for call in calls]
+    return Parser(parse, (ValueError, struct.error, TypeError, RecursionError), seeds)
+
+
+def _tokens() -> Parser:
+    from modelhost_server.access.access_file import AccessFile
+    from modelhost_server.access.authenticator import Authenticator
+    from modelhost_server.access.identity import Credentials, Role
+    from modelhost_server.errors import ModelhostError
+
+    path = Path(tempfile.mkdtemp(prefix="modelhost-fuzz-")) / "access"
+    _, token = AccessFile.made(path).create_token("somebody", {"*": Role.PREDICT}, None)
+    authenticator = Authenticator(path)
+    good = f"Bearer {token}"
+
+    def parse(data: bytes) -> None:
+        authorization, _, subject = data.decode("latin-1").partition("|")
+        identity = authenticator.identify(Credentials(authorization, subject))
+        scheme, _, sent = authorization.partition(" ")
+        # Nobody gets in with a token that is almost right.
+        assert (scheme.lower(), sent.strip()) == ("bearer", token), identity
+
+    return Parser(parse, (ModelhostError,), [good.encode(), good.encode()[:-1] + b"|cn", b"|somebody"])
 
 
 _SPECS = [("x", 1, (-1,)), ("n", 9, (-1, 2)), ("s", 7, None), ("b", 10, (2,)), ("c", 8, ()), ("f", 14, (1, -1))]
@@ -171,8 +202,9 @@ def _infer_json() -> Parser:
         infer_request("m", "", body, length.decode("latin-1") if length else None)
 
     inputs = (
-        '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}, {"name": "b", "datatype": "BYTES", "shape": [1], '
-        '"data": ["a"]}, {"name": "i", "datatype": "INT64", "shape": [2, 1], "data": [[1], [2]]}'
+        '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}, '
+        '{"name": "b", "datatype": "BYTES", "shape": [1], "data": ["a"]}, '
+        '{"name": "i", "datatype": "INT64", "shape": [2, 1], "data": [[1], [2]]}'
     )
     text = f'{{"inputs": [{inputs}], "outputs": [{{"name": "y", "parameters": {{"binary_data": true}}}}]}}'.encode()
     binary = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}'
@@ -261,6 +293,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "gRPC heads": _grpc, "worker frames": _frames, "front frames": _front_frames, "JSON of predict": _predict_json,
     "JSON of infer": _infer_json, "Triton configs": _triton_config, "model config files": _config_file,
     ".tflite files": _litert_file, "warm-up records": _warmup_records, "page tokens": _page_tokens,
+    "access tokens": _tokens,
 }  # fmt: skip
 
 

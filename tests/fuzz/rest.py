@@ -1,4 +1,4 @@
-"""Every path of the REST APIs, with documents that are almost right, bodies that are none, and headers at odds with them."""
+"""Every path of the REST APIs, with documents that are almost right, bodies that are none, and headers at odds."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def _path(noise: random.Random) -> tuple[str, str]:
 def _request(noise: random.Random) -> tuple[str, str, dict[str, str], bytes]:
     method, path = _path(noise)
     headers: dict[str, str] = {}
-    document = next((each for end, all_ in _DOCUMENTS.items() if path.endswith(end) for each in [noise.choice(all_)]), {})
+    document = next(
+        (each for end, all_ in _DOCUMENTS.items() if path.endswith(end) for each in [noise.choice(all_)]), {}
+    )
     if noise.random() < 0.75:
         document = damaged_json(noise, document)
     try:

@@ -60,8 +60,9 @@ def _http2(noise: random.Random) -> bytes:
     for _ in range(noise.randrange(4)):
         body = noise.choice([b"", bytes(4), bytes(8), noise.randbytes(noise.randrange(40)), headers])
         odd = _frame(
-            noise.randrange(13), noise.choice([0, 1, 4, 8, 0x20, 255]), noise.choice([0, 1, 1, 2, 3, 2**31 - 1, 2**32 - 1]),
-            body, noise.choice([None, None, None, 0, 2**24 - 1, 16385]),
+            noise.randrange(13), noise.choice([0, 1, 4, 8, 0x20, 255]),
+            noise.choice([0, 1, 1, 2, 3, 2**31 - 1, 2**32 - 1]), body,
+            noise.choice([None, None, None, 0, 2**24 - 1, 16385]),
         )  # fmt: skip
         frames.insert(noise.randrange(len(frames) + 1), odd)
     if noise.random() < 0.05:
@@ -77,22 +78,20 @@ def _http1(noise: random.Random) -> bytes:
     lines = [
         noise.choice([b"POST", b"POST", b"GET", b"P\0ST", b"", b"A" * 5000])
         + b" "
-        + noise.choice([b"/v1/models/fuzz-a/half:predict", b"/v2/models/fuzz-a/half/infer", b"*", b"//", b"/%", b"\xff"])
+        + noise.choice(
+            [b"/v1/models/fuzz-a/half:predict", b"/v2/models/fuzz-a/half/infer", b"*", b"//", b"/%", b"\xff"]
+        )
         + b" "
         + noise.choice([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b""]),
         b"Host: localhost",
         b"Content-Length: " + noise.choice([str(len(body)).encode()] * 3 + [b"-1", b"x", b"5", b"999", b"1" * 30]),
     ]
-    for _ in range(noise.randrange(3)):
-        lines.append(
-            noise.choice(
-                [
-                    b"Transfer-Encoding: chunked", b"Connection: upgrade\r\nUpgrade: h2c", b"Expect: 100-continue",
-                    b"Content-Encoding: gzip", b"X: " + b"y" * 9000, b": x", b"no colon", b" folded", b"A\0: b",
-                    b"Content-Length: 3", b"Inference-Header-Content-Length: 5", b"Range: bytes=0-",
-                ]
-            )
-        )  # fmt: skip
+    odd = [
+        b"Transfer-Encoding: chunked", b"Connection: upgrade\r\nUpgrade: h2c", b"Expect: 100-continue",
+        b"Content-Encoding: gzip", b"X: " + b"y" * 9000, b": x", b"no colon", b" folded", b"A\0: b",
+        b"Content-Length: 3", b"Inference-Header-Content-Length: 5", b"Range: bytes=0-",
+    ]  # fmt: skip
+    lines += noise.choices(odd, k=noise.randrange(3))
     if b"Transfer-Encoding: chunked" in lines and noise.random() < 0.8:
         size = noise.choice([b"14", b"14", b"-1", b"ffffffffffffffff", b"zz", b"0", b""])
         body = size + b"\r\n" + body + b"\r\n" + noise.choice([b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b""])

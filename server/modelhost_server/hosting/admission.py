@@ -47,9 +47,7 @@ class NoMemoryError(ModelhostError):
     budget: Budget
 
 
-def check(
-    name: str, limit: int, used: int, needed: int, versions: Collection[Version], scope: str, now: float
-) -> None:
+def check(name: str, limit: int, used: int, needed: int, versions: Collection[Version], scope: str, now: float) -> None:
     """Refuses what does not fit.
 
     Args:

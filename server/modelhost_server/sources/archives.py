@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -122,7 +123,14 @@ def _kind(member: tarfile.TarInfo) -> str:
 
 
 class _BoundedFile(io.FileIO):
-    """A file of which zipfile reads its table of contents, in one piece, only when that is not too large."""
+    """A file of which zipfile reads its table of contents, in one piece, only when that is not too large, and that it
+    does not look for before the beginning.
+    """
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset < 0:
+            raise zipfile.BadZipFile("a file's content is before the beginning")
+        return super().seek(offset, whence)
 
     def read(self, size: int | None = -1) -> bytes:
         wanted = size if size is not None and size >= 0 else os.fstat(self.fileno()).st_size - self.tell()
@@ -180,7 +188,7 @@ def _told(what: str) -> Iterator[None]:
     """Within, what the libraries raise over an archive that is none is told as UPLOAD_INVALID."""
     broken: tuple[Any, ...] = (
         tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError,
-        RuntimeError, ValueError, OverflowError,
+        RuntimeError, ValueError, OverflowError, IndexError, struct.error,
     )  # fmt: skip
     try:
         yield

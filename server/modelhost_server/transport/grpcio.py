@@ -153,9 +153,7 @@ class _Handler(grpc.GenericRpcHandler):
         return self._methods.get(handler_call_details.method)
 
 
-def _method_handler(
-    route: Route, credentials_of: _ReadCredentials, patience: float
-) -> grpc.RpcMethodHandler[Any, Any]:
+def _method_handler(route: Route, credentials_of: _ReadCredentials, patience: float) -> grpc.RpcMethodHandler[Any, Any]:
     if route.streams_responses:
         make = grpc.stream_stream_rpc_method_handler if route.streams_requests else grpc.unary_stream_rpc_method_handler
         return make(_answer_stream(route, credentials_of, patience), None, route.serialize)
