@@ -378,3 +378,21 @@ def test_a_load_under_way_does_not_take_back_labels_that_were_set_since(store: S
     store.set_labels(model, {"stable": 1}, ["canary"])
     store.transition(second, Phase.AVAILABLE)
     assert model.labels == {"stable": 1, "new": 2}
+
+
+def test_a_load_that_ends_later_does_not_take_a_label_from_one_that_asked_later(store: Store) -> None:
+    first = hosted(store, Phase.LOADING, version=1, labels=("stable", "old"), keep_older=True)
+    hosted(store, version=2, labels=("stable",), keep_older=True)
+    store.transition(first, Phase.AVAILABLE)
+    assert store.model("", "m").labels == {"stable": 2, "old": 1}
+
+
+def test_a_label_moves_at_once_to_a_version_that_is_loaded_again(store: Store) -> None:
+    hosted(store, version=1, labels=("stable",))
+    second = hosted(store, version=2, keep_older=True)
+    store.transition(second, Phase.RECOVERING)
+    model = store.model("", "m")
+    store.set_labels(model, {"stable": 2}, ())
+    assert model.labels == {"stable": 2}
+    with refused(Reason.VERSION_LOADING):
+        store.acquire("", "m", label="stable")

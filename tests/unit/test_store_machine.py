@@ -48,6 +48,7 @@ class Expected:
     keep_older: bool
     phase: Phase = Phase.WAITING
     handles: int = 0
+    has_been_served: bool = False
 
 
 class Hosting(RuleBasedStateMachine):
@@ -89,8 +90,12 @@ class Hosting(RuleBasedStateMachine):
         self.hosted[address].phase = phase
         if phase in SERVED:
             self.highest[key] = max(self.highest.get(key, 0), number)
-            self.labels.setdefault(key, {}).update(dict.fromkeys(self.hosted[address].labels, number))
-            self.hosted[address].labels = ()
+            labels, self.hosted[address].labels = self.hosted[address].labels, ()
+            self.labels.setdefault(key, {}).update(dict.fromkeys(labels, number))
+            for other in self.of(*key).values():
+                if other.version.key < self.hosted[address].version.key:
+                    other.labels = tuple(label for label in other.labels if label not in labels)
+            self.hosted[address].has_been_served = True
         elif phase is Phase.UNLOADED:
             del self.hosted[address]
             self.labels[key] = {name: n for name, n in self.labels.get(key, {}).items() if n != number}
@@ -172,7 +177,7 @@ class Hosting(RuleBasedStateMachine):
         else:
             assert existing is not None
             assert version is existing.version
-            if existing.phase in SERVED:
+            if existing.has_been_served:
                 self.labels.setdefault((scope, model), {}).update(dict.fromkeys(load.labels, chosen))
             else:
                 existing.labels = tuple(dict.fromkeys((*existing.labels, *load.labels)))
@@ -267,7 +272,7 @@ class Hosting(RuleBasedStateMachine):
         for label in removed:
             now.pop(label, None)
         for label, number in placed.items():
-            if there[number].phase in SERVED:
+            if there[number].has_been_served:
                 now[label] = number
             else:
                 there[number].labels = (*there[number].labels, label)

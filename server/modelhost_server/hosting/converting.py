@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 0.5
 _LOG_CHARACTERS = 2000
+_RETRY_SECONDS = 1.0
 
 
 class ConverterFault(ModelhostError):
     """The converter failed in a way that says nothing about the model."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(Reason.INTERNAL, message)
+    def __init__(self, message: str, reason: Reason = Reason.INTERNAL) -> None:
+        super().__init__(reason, message, retry_after=None if reason is Reason.INTERNAL else _RETRY_SECONDS)
 
 
 class Converting:
@@ -55,7 +56,7 @@ class Converting:
 
         Raises:
             ModelhostError: the converter's own; SOURCE_UNSUPPORTED with how it ended.
-            ConverterFault: see there.
+            ConverterFault: see there; WORKER_UNAVAILABLE when the process was killed.
         """
         async with self._turns[urgent]:
             self._scratch.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,9 @@ class Converting:
             raise ConverterFault(f"the converter ({stage}) failed: {answer['fault']}")
         end = _end(process.returncode or 0)
         logger.warning("the converter (%s) %s: %s", stage, end, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
+        # A model can make it crash; this is done by others, or by a system that is short of memory.
+        if process.returncode == -signal.SIGKILL:
+            raise ConverterFault(f"the converter ({stage}) {end}", Reason.WORKER_UNAVAILABLE)
         raise ModelhostError(Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) {end}")
 
 

@@ -41,7 +41,11 @@ _DEMOTE_AT = 1.0 - 1e-6
 _PATIENCE_SECONDS = 1.0
 _TO_BE_LOADED = (Phase.WAITING, Phase.LOADING, Phase.RELOADING, Phase.RECOVERING)
 # What is no fault of a version's that was served before: its next prediction tries again.
-_PASSING = frozenset({Reason.MEMORY_LIMIT, Reason.THRASHING, Reason.WORKER_UNAVAILABLE, Reason.SOURCE_UNAVAILABLE})
+_PASSING = frozenset(
+    {Reason.MEMORY_LIMIT, Reason.THRASHING, Reason.WORKER_UNAVAILABLE, Reason.SOURCE_UNAVAILABLE, Reason.STORAGE_FAILED}
+)
+# Other versions that were served before are tried again after so long.
+_RETRY_SECONDS = 2.0
 
 
 class ScopeKeeper:
@@ -116,7 +120,9 @@ class ScopeKeeper:
         for key, version in by_key.items():
             if key in suspects:
                 version.statistics.crash_count += 1
-                if version.choice is not None and version.choice.artifact and self._blame.of(key) >= _DEMOTE_AT:
+                on_engine = version.choice is not None and version.choice.artifact
+                # What others do to a worker says nothing of the engine.
+                if on_engine and self._blame.of(key) >= _DEMOTE_AT and not end.is_by_others:
                     self._demote(version, f"its worker {end.cause}")
                     self._background.run(self.switch(version, TENSORFLOW))
             is_lost = key in guilty or not self.workers.serving.has(key)
@@ -268,17 +274,41 @@ class ScopeKeeper:
         try:
             yield
         except ModelhostError as error:
-            # When the worker died, the version is RECOVERING and will be loaded again.
-            if error.reason in _PASSING and _comes_back(version):
-                self.reloading.note_refusal(version, error)
-            elif version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
-                self._store.transition(version, Phase.FAILED, error)
-                logger.warning("%s failed to load: %s", _name(version), error.message)
+            self._note_failure(version, error)
+        except OSError as error:
+            logger.warning("loading %s failed", _name(version), exc_info=True)
+            self._note_failure(
+                version,
+                ModelhostError(
+                    Reason.STORAGE_FAILED, f"loading failed, as the server's disk did: {error.strerror}",
+                    retry_after=_RETRY_SECONDS,
+                ),
+            )  # fmt: skip
         except Exception as error:
             logger.exception("loading %s failed", _name(version))
             if version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 internal = ModelhostError(Reason.INTERNAL, f"loading failed with {type(error).__name__}")
                 self._store.transition(version, Phase.FAILED, internal)
+
+    def _note_failure(self, version: Version, error: ModelhostError) -> None:
+        # When the worker died, the version is RECOVERING and will be loaded again.
+        if not version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
+            return
+        if error.reason in _PASSING and version.has_been_served and version.options.may_be_evicted:
+            self.reloading.note_refusal(version, error)
+        elif error.reason in _PASSING and version.has_been_served:
+            # Whoever loaded it was told that it is there, and will not load it again.
+            logger.warning("%s is not loaded yet: %s", _name(version), error.message)
+            self._store.transition(version, Phase.RECOVERING, error)
+            self._background.run(self._load_later(version))
+        else:
+            logger.warning("%s failed to load: %s", _name(version), error.message)
+            self._store.transition(version, Phase.FAILED, error)
+
+    async def _load_later(self, version: Version) -> None:
+        await asyncio.sleep(_RETRY_SECONDS)
+        if version.is_in(Phase.RECOVERING):
+            await self.load(version)
 
     async def measure_shared(self, versions: Sequence[Version]) -> None:
         """Notes what versions share of their memory with others now."""
@@ -394,13 +424,6 @@ class ScopeKeeper:
         ):  # fmt: skip
             await self._staffing.renew(self.workers.serving)
         await self._staffing.fill()
-
-
-def _comes_back(version: Version) -> bool:
-    """Whether a version that cannot be loaded now may wait for its next prediction: it has been served before."""
-    has_served = version.available_since > 0 or version.is_restored
-    is_known = version.is_in(Phase.LOADING) and has_served and version.options.may_be_evicted
-    return is_known or version.is_in(Phase.RELOADING)
 
 
 def _name(version: Version) -> str:

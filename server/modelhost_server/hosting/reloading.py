@@ -47,7 +47,8 @@ class Reloading:
         """Answers when a version that was EVICTED is in memory. The load goes on when the caller leaves.
 
         Raises:
-            ModelhostError: QUEUE_FULL, DEADLINE_EXCEEDED, MEMORY_LIMIT, THRASHING, VERSION_FAILED, VERSION_UNLOADING.
+            ModelhostError: QUEUE_FULL, DEADLINE_EXCEEDED, MEMORY_LIMIT, THRASHING, VERSION_FAILED; WORKER_UNAVAILABLE
+                when it is unloaded meanwhile.
         """
         self.begin(version)
         if self._waiting_count >= max(1, self._scope.config.max_queue):
@@ -72,8 +73,14 @@ class Reloading:
             version.release()
         if version.phase is Phase.EVICTED:
             self._refuse(version)
-        elif version.phase is not Phase.AVAILABLE:
+        elif version.phase is Phase.FAILED:
             raise not_available(version)
+        elif version.phase is not Phase.AVAILABLE:
+            # It was there when the prediction came, and whoever asked for a label may get another version now.
+            raise ModelhostError(
+                Reason.WORKER_UNAVAILABLE, f"{_name(version)} was unloaded while a prediction waited for it; ask again",
+                retry_after=_RETRY_SECONDS,
+            )  # fmt: skip
 
     def begin(self, version: Version) -> None:
         """Begins to load a version, if it is EVICTED.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
-from ..store.phases import IN_MEMORY, Phase
+from ..store.phases import IN_MEMORY, WANTED, Phase
 from ..store.records import Candidate, EngineChoice, Outcome, Tuning, Version
 from ..store.store import Store
 from .background import Background
@@ -154,6 +154,9 @@ class Tuner:
                 except ConverterFault as fault:
                     logger.error("%s stays on tensorflow: %s", _name(version), fault.message)
                     self._store.set_tuning(version, Tuning.OFF, ())
+                    return
+                if version.phase not in WANTED:
+                    # Its files may have gone with it, which says nothing about engines.
                     return
                 verdict = Verdict(with_winner(tried))
                 self._verdicts.remember(version, concurrency, verdict)

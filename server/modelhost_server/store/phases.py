@@ -30,7 +30,8 @@ class Phase(Enum):
         return self.value[1]  # type: ignore[no-any-return]
 
     # In: a load was accepted. Out: its turn comes (LOADING), it is unloaded first (DRAINING), no worker can be had for
-    # it (FAILED), or it is to be loaded by its first prediction only (EVICTED).
+    # it (FAILED; RECOVERING when it had been served before a restart), or it is to be loaded by its first prediction
+    # only (EVICTED).
     WAITING = State.LOADING
     # In: a worker loads it. Out: AVAILABLE, FAILED; RECOVERING when the worker dies; DRAINING when it is unloaded;
     # EVICTED when its worker died, and there is no memory for it in the next.
@@ -42,7 +43,8 @@ class Phase(Enum):
     # In: a prediction waits for a version that is EVICTED. Out: AVAILABLE; EVICTED when there is no memory for it;
     # FAILED when its source is broken; RECOVERING when the worker dies; DRAINING when it is unloaded.
     RELOADING = State.LOADING
-    # In: its worker died. Out: LOADING in the next worker, FAILED when it is quarantined, DRAINING.
+    # In: its worker died, or it was served before and cannot be loaded now. Out: LOADING in the next worker, FAILED
+    # when it is quarantined, DRAINING.
     RECOVERING = State.LOADING
     # In: it is to be unloaded; takes no new handles. Out: FREEING when the last handle is gone or time is up.
     DRAINING = State.UNLOADING
@@ -56,7 +58,7 @@ class Phase(Enum):
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.WAITING: frozenset({Phase.LOADING, Phase.EVICTED, Phase.DRAINING, Phase.FAILED}),
+    Phase.WAITING: frozenset({Phase.LOADING, Phase.EVICTED, Phase.RECOVERING, Phase.DRAINING, Phase.FAILED}),
     Phase.LOADING: frozenset({Phase.AVAILABLE, Phase.EVICTED, Phase.FAILED, Phase.RECOVERING, Phase.DRAINING}),
     Phase.AVAILABLE: frozenset({Phase.EVICTED, Phase.RECOVERING, Phase.DRAINING}),
     Phase.EVICTED: frozenset({Phase.RELOADING, Phase.DRAINING}),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelhostError
 from ..tensors import SignatureSpec, VariableSpec
-from .phases import Phase, State
+from .phases import SERVED, Phase, State
 
 _CORES = len(os.sched_getaffinity(0))
 
@@ -284,6 +284,11 @@ class Version:
     def state(self) -> State:
         """What callers see."""
         return self.phase.state
+
+    @property
+    def has_been_served(self) -> bool:
+        """Whether somebody was told that it is there: since the server was started, or before."""
+        return self.available_since > 0 or self.is_restored or self.phase in SERVED
 
     def is_in(self, *phases: Phase) -> bool:
         """Whether the version is in one of these phases now."""

@@ -194,12 +194,12 @@ class Store:
         return [label for label, on in scope.coming_labels.get(model, {}).items() if on == number]
 
     def add_labels(self, version: Version, labels: tuple[str, ...], of_directory: bool = False) -> None:
-        """Moves labels to a version: at once, or together with those that its load under way will put on. What the
-        model's directory asks for (`of_directory`) it asks for again after a start.
+        """Moves labels to a version: at once, or together with those that its first load will put on. What the model's
+        directory asks for (`of_directory`) it asks for again after a start.
         """
         scope = self.scope(version.scope)
         model = scope.models[version.model]
-        if version.phase not in SERVED:
+        if not version.has_been_served:
             version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
             if not version.is_kept and labels:
                 scope.coming_labels.setdefault(model.name, {}).update(dict.fromkeys(labels, version.number))
@@ -213,6 +213,12 @@ class Store:
         model.labels[label] = number
         (model.directory_labels.add if of_directory else model.directory_labels.discard)(label)
         scope.coming_labels.get(model.name, {}).pop(label, None)
+
+    @staticmethod
+    def _forget_wanted(model: Model, label: str, before: Version) -> None:
+        for other in (*model.versions.values(), *model.others):
+            if (other.created, other.key) < (before.created, before.key):
+                other.labels_wanted = tuple(wanted for wanted in other.labels_wanted if wanted != label)
 
     def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
         """Puts labels on versions of a model and takes others off, all or none.
@@ -376,9 +382,11 @@ class Store:
         if phase in SERVED:
             self._take_place(model, version)
             scope.highest[version.model] = max(scope.highest.get(version.model, 0), version.number)
-            for label in version.labels_wanted:
+            labels, version.labels_wanted = version.labels_wanted, ()
+            for label in labels:
                 self._place_label(scope, model, label, version.number)
-            version.labels_wanted = ()
+                # Whoever asked for the label before must not take it back when that load ends later.
+                self._forget_wanted(model, label, before=version)
         # While another has its number, callers see that one.
         is_seen = version not in model.others
         if phase is Phase.UNLOADED:

@@ -26,11 +26,19 @@ _END_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How a worker ended: its exit code (negative: the signal), what it was busy with, and its last words."""
+    """How a worker ended: its exit code (negative: the signal), what it was busy with, and its last words; and whether
+    the server has killed it.
+    """
 
     code: int
     busy_keys: frozenset[int]
     log: tuple[str, ...]
+    is_by_server: bool = False
+
+    @property
+    def is_by_others(self) -> bool:
+        """Whether somebody else has killed it: an operator, or a system that is short of memory."""
+        return self.code == -signal.SIGKILL and not self.is_by_server
 
     @property
     def cause(self) -> str:
@@ -61,6 +69,7 @@ class Worker:
         self._kill = kill
         self._stopping = False
         link.on_broken = self._end_broken
+        self._is_killed = False
 
     @property
     def alive(self) -> bool:
@@ -71,7 +80,7 @@ class Worker:
         """The template's report; tells everybody who waits."""
         if self.ended.done():
             return
-        end = WorkerEnd(code, frozenset(self.link.busy_keys()), tuple(self._log))
+        end = WorkerEnd(code, frozenset(self.link.busy_keys()), tuple(self._log), self._is_killed)
         if not self._stopping:
             logger.warning("worker of %s %s", self.name, end.cause)
         self.ended.set_result(end)
@@ -87,12 +96,14 @@ class Worker:
     def kill(self) -> None:
         """Kills the process at once; what it was doing fails with WORKER_DIED."""
         if self.alive:
+            self._is_killed = True
             self._kill()
 
     def _end_broken(self) -> None:
         # When its template has gone, so has the worker.
         with contextlib.suppress(OSError):
-            self.kill()
+            if self.alive:
+                self._kill()
 
     async def stop(self) -> None:
         """Ends the process and waits until it is gone."""
