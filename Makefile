@@ -3,11 +3,13 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 CASES ?= 100000
+MINUTES ?= 10
 SEED ?= 1
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow fuzz soak check format generate bench clean
+.PHONY: help setup demo serve test conformance conformance-examples test-unit test-slow fuzz soak chaos check format generate
+.PHONY: bench clean
 .PHONY: bench-quick bench-all bench-cpu bench-batching bench-large bench-limit
 .PHONY: bench-foreign bench-isolation bench-swap bench-memory bench-engines bench-density bench-batch bench-ipc bench-engine
 
@@ -53,6 +55,9 @@ fuzz: $(STAMP)  ## Fuzz all that takes bytes from others: 100,000 cases, CASES=�
 
 soak: $(STAMP)  ## Load 5,000 times, predict 100,000 times, and compare what the server holds: half an hour.
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m soak
+
+chaos: $(STAMP)  ## Load for ten minutes (MINUTES=…) while processes are killed and the disk is full; SEED=… repeats.
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m chaos --minutes $(MINUTES) --seed $(SEED)
 
 check: $(STAMP)  ## Lint, type check, check imports, protos and generated code.
 	$(BIN)/ruff check .

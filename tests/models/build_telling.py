@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 MARKS = (1234567.0, 7654321.0)
-LARGE = 2_000_000
+LARGE = 500_000
 
 
 def build(path: Path, ballast: int) -> None:

@@ -24,7 +24,7 @@ class Teller(NamedTuple):
 
 
 def stamp(directory: Path, model: int, version: int, kind: str = "small") -> Path:
-    """A SavedModel in a new directory that answers with these numbers; a `large` one has 8 MB of weights."""
+    """A SavedModel in a new directory that answers with these numbers; a `large` one has 2 MB of weights."""
     shutil.copytree(built("build_telling") / kind, directory)
     graph = directory / "saved_model.pb"
     content = graph.read_bytes()
