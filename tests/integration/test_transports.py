@@ -176,7 +176,7 @@ def test_names_stand_for_all_their_addresses():
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:x", "203.0.113.7:0", "unix:/nowhere/at/all"])
 def test_addresses_that_cannot_be_listened_on_are_said(address):
     with pytest.raises(AssertionError, match=f"cannot listen on {address}"):
-        ServerProcess(listen=(address,))
+        ServerProcess("--insecure", listen=(address,))
 
 
 def test_a_socket_file_that_a_dead_server_left_is_taken_over(tmp_path):
