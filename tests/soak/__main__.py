@@ -3,61 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
-import time
-from pathlib import Path
 
-from support.building import built
-from support.server import ServerProcess
-
-from .census import Census, census, settled
-from .work import Work
-
-_FIRST = 0.05
-_TOLERANCE = 0.02
-
-
-def soak(cycles: int, predictions: int, fill: bool = True) -> tuple[Census, Census]:
-    """What the server held after the first twentieth of the work, and after all of it."""
-    with tempfile.TemporaryDirectory(prefix="modelhost-soak-") as directory:
-        folders = {name: Path(directory) / name for name in ("cache", "data", "temporary")}
-        for folder in folders.values():
-            folder.mkdir()
-        # What the server leaves there is its own.
-        before, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(folders["temporary"])
-        try:
-            server = ServerProcess("--data-dir", str(folders["data"]), cache_dir=folders["cache"])
-        finally:
-            del os.environ["TMPDIR"]
-            if before is not None:
-                os.environ["TMPDIR"] = before
-        with server:
-            work = Work(server, built("build"))
-            if fill:
-                started = time.monotonic()
-                work.fill_memories()
-                print(f"memories filled in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            taken = []
-            for share in (_FIRST, 1 - _FIRST):
-                started = time.monotonic()
-                work.cycle(round(cycles * share))
-                cycled = time.monotonic()
-                work.predict(round(predictions * share))
-                print(
-                    f"{cycles * share:.0f} cycles in {cycled - started:.0f} s, "
-                    f"{predictions * share:.0f} predictions in {time.monotonic() - cycled:.0f} s",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
-                taken.append(settled(lambda: census(server, folders)))
-            work.close()
-    return taken[0], taken[1]
-
-
-def grown(first: Census, last: Census) -> list[str]:
-    """What there is more of than before, or less, by over a fiftieth."""
-    return [name for name in first if abs(last[name] - first[name]) > _TOLERANCE * first[name]]
+from .soaking import grown, soak
 
 
 def main() -> int:

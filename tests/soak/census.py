@@ -15,7 +15,8 @@ from support.server import ServerProcess
 
 _SETTLE_SECONDS = 120.0
 # Longer than what waits for idleness before it gives memory back (`workers.link`, `hosting`).
-_QUIET_SECONDS = 10.0
+QUIET_SECONDS = 10.0
+_BETWEEN_SECONDS = 1.0
 _SHARED = ("/memfd:", "/dev/shm/")
 
 Census = dict[str, float]
@@ -65,13 +66,13 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def settled(count: Callable[[], Census]) -> Census:
+def settled(count: Callable[[], Census], quiet_seconds: float = QUIET_SECONDS) -> Census:
     """A census of a server that has been left alone for a while, and does not change any more."""
-    time.sleep(_QUIET_SECONDS)
+    time.sleep(quiet_seconds)
     end = time.monotonic() + _SETTLE_SECONDS
     before = count()
     while time.monotonic() < end:
-        time.sleep(2.0)
+        time.sleep(_BETWEEN_SECONDS)
         now = count()
         if all(abs(now[name] - before[name]) <= 0.001 * before[name] for name in now):
             return now

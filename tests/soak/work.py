@@ -6,7 +6,7 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import modelhost
@@ -30,15 +30,22 @@ _CONVERTED_SECONDS = 900.0
 
 
 class Work:
-    """Callers of a server. The answer of every prediction is checked."""
+    """Callers of a server. The answer of every prediction is checked.
 
-    def __init__(self, server: ServerProcess, models: Path) -> None:
+    Args:
+        server: what is called.
+        models: where they are.
+        engines: those that models are loaded on.
+    """
+
+    def __init__(self, server: ServerProcess, models: Path, engines: Sequence[str] = tuple(ENGINES)) -> None:
+        self._engines = engines
         self._stubs = {scope: Stubs(server.address, OWN_CONNECTION) for scope in SCOPES}
         self._client = modelhost.Client(server.address)
         self._source = models / "half_plus_two"
         for scope, stubs in self._stubs.items():
             stubs.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope=scope), timeout=_SECONDS)
-            for engine in ENGINES:
+            for engine in engines:
                 self._load(scope, f"resident-{engine}", engine)
 
     def _load(self, scope: str, model: str, engine: str) -> None:
@@ -55,8 +62,8 @@ class Work:
         stubs, under_way = self._stubs[SCOPES[0]], deque[Callable[[], object]]()
         for number in range(_REMEMBERED_EVENTS):
             message = model_service_pb2.SetLabelsRequest(
-                scope=SCOPES[0], model=f"resident-{list(ENGINES)[number % 3]}", labels={f"label-{number % 7}": 1},
-                remove=[f"label-{(number + 3) % 7}"],
+                scope=SCOPES[0], model=f"resident-{self._engines[number % len(self._engines)]}",
+                labels={f"label-{number % 7}": 1}, remove=[f"label-{(number + 3) % 7}"],
             )  # fmt: skip
             under_way.append(stubs.models.SetLabels.future(message, timeout=_SECONDS).result)
             # Together they are written to the disk together.
@@ -70,7 +77,7 @@ class Work:
 
     def _cycle(self, scope: str, count: int) -> None:
         stubs = self._stubs[scope]
-        for number, engine in zip(range(count), itertools.cycle(ENGINES), strict=False):
+        for number, engine in zip(range(count), itertools.cycle(self._engines), strict=False):
             model = f"cycled-{engine}"
             self._load(scope, model, engine)
             answer = stubs.predictions.Predict(request(scope, model, x=vector(number)), timeout=_SECONDS)
@@ -83,13 +90,13 @@ class Work:
         _side_by_side([lambda scope=scope: self._predict(scope, each * 4 // 10) for scope in SCOPES])
         _side_by_side([lambda scope=scope: self._stream(scope, each * 4 // 10) for scope in SCOPES])
         for number in range(count * 2 // 10):
-            model = f"{SCOPES[number % 2]}/resident-{list(ENGINES)[number % 3]}"
+            model = f"{SCOPES[number % 2]}/resident-{self._engines[number % len(self._engines)]}"
             outputs = self._client.predict(model, {"x": np.full(_LARGE, number % 100, np.float32)})
             assert outputs["y"][-1] == number % 100 / 2 + 2
 
     def _predict(self, scope: str, count: int) -> None:
         under_way: deque[tuple[int, Callable[[], pb.PredictResponse]]] = deque()
-        for number, engine in zip(range(count), itertools.cycle(ENGINES), strict=False):
+        for number, engine in zip(range(count), itertools.cycle(self._engines), strict=False):
             message = request(scope, f"resident-{engine}", x=vector(number % 100))
             call = self._stubs[scope].predictions.Predict.future(message, timeout=_SECONDS)
             under_way.append((number % 100, call.result))
@@ -104,7 +111,9 @@ class Work:
             items = [
                 pb.StreamedRequest(
                     id=number + 1,
-                    request=request(scope, f"resident-{list(ENGINES)[number % 3]}", x=vector(number % 100)),
+                    request=request(
+                        scope, f"resident-{self._engines[number % len(self._engines)]}", x=vector(number % 100)
+                    ),
                 )
                 for number in numbers
             ]
