@@ -22,7 +22,7 @@ from .sources.remotes import check_prefix
 from .sources.sources import UPLOADS
 from .store.records import ScopeConfig
 from .transport.base import TransportName, TransportOptions
-from .transport.tls import Identity
+from .transport.tls import TlsFiles
 
 _DEFAULTS = ScopeConfig()
 
@@ -180,7 +180,7 @@ class ServerConfig(BaseSettings):
         """What the transport is told."""
         tls = None
         if self.tls_certificate is not None and self.tls_key is not None:
-            tls = Identity(self.tls_certificate, self.tls_key, self.tls_client_ca)
+            tls = TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
         return TransportOptions(
             self.max_receive_bytes,
             self.max_send_bytes,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .tls import Identity
+from .tls import TlsFiles
 
 TransportName = Literal["grpcio", "h2corn"]
 
@@ -30,7 +30,7 @@ class TransportOptions:
 
     max_receive_bytes: int
     max_send_bytes: int = -1
-    tls: Identity | None = None
+    tls: TlsFiles | None = None
     reuse_port: bool = False
     max_metadata_bytes: int = 16 << 10
     max_streams: int = 1000

@@ -26,7 +26,7 @@ from .flow import Inflow, Outflow
 from .frames import FrameLink, Kind, call_body, credit_body, read_credit
 from .routes import Route
 from .status import StatusError
-from .tls import Identity
+from .tls import TlsFiles
 from .transports import make_transport
 
 
@@ -145,7 +145,7 @@ async def serve(control: socket.socket) -> None:
     await asyncio.get_running_loop().create_unix_connection(lambda: front.link, sock=control)
     config = await front.config
     set_up_logging(config["log_level"], config["log_json"])
-    tls = Identity(*(path and Path(path) for path in config["tls"])) if config["tls"] else None
+    tls = TlsFiles(*(path and Path(path) for path in config["tls"])) if config["tls"] else None
     options = TransportOptions(**config["options"], tls=tls)
     routes = [front.route(index, *route) for index, route in enumerate(config["routes"])]
     transport = make_transport(config["transport"], routes, options)

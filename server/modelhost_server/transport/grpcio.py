@@ -18,7 +18,7 @@ from .listeners import host_and_port, socket_path
 from .renewal import Renewal
 from .routes import Route
 from .status import too_slow
-from .tls import Identity
+from .tls import TlsFiles
 
 _MIN_PING_MILLISECONDS = 10_000
 _HANDSHAKE_MILLISECONDS = 10_000
@@ -86,7 +86,7 @@ class GrpcioTransport:
 class _Certificates:
     """The certificates that handshakes use; they may be read again at any time."""
 
-    def __init__(self, tls: Identity) -> None:
+    def __init__(self, tls: TlsFiles) -> None:
         self._tls = tls
         self._read: grpc.ServerCertificateConfiguration | None = None
         self.credentials = grpc.dynamic_ssl_server_credentials(

@@ -14,7 +14,7 @@ from .base import TransportOptions
 from .listeners import Listeners
 from .renewal import Renewal
 from .routes import Route
-from .tls import Identity
+from .tls import TlsFiles
 
 # As gRPC's own servers: connections that nobody uses are kept for two hours.
 _IDLE_SECONDS = 7200.0
@@ -70,7 +70,7 @@ class H2cornTransport:
             self._application.end_calls()
             await asyncio.wait(self._serving)
 
-    async def _serve(self, listeners: Sequence[socket.socket], tls: Identity | None) -> h2corn.Server:
+    async def _serve(self, listeners: Sequence[socket.socket], tls: TlsFiles | None) -> h2corn.Server:
         bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
         server = h2corn.Server(self._application, _config(bind, tls, self._options))
         self._servers.add(server)
@@ -98,7 +98,7 @@ class H2cornTransport:
             old.shutdown()
 
 
-def _config(bind: tuple[str, ...], tls: Identity | None, options: TransportOptions) -> h2corn.Config:
+def _config(bind: tuple[str, ...], tls: TlsFiles | None, options: TransportOptions) -> h2corn.Config:
     secured: dict[str, Any] = {}
     if tls is not None:
         secured = {"certfile": tls.certificate, "keyfile": tls.key}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TlsFiles:
     """PEM files: the server's certificate chain, its key, and the authorities whose clients are let in (None: all)."""
 
     certificate: Path
@@ -16,7 +16,7 @@ class Identity:
     client_ca: Path | None = None
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def all(self) -> tuple[Path, ...]:
         """All of them."""
         return (self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else []))
 
