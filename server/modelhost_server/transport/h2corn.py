@@ -66,9 +66,11 @@ class H2cornTransport:
             server.shutdown()
         self._listeners.close()
         if self._serving:
-            await asyncio.wait(self._serving, timeout=seconds)
+            # Those that end leave the set.
+            _, late = await asyncio.wait(tuple(self._serving), timeout=seconds)
             self._application.end_calls()
-            await asyncio.wait(self._serving)
+            if late:
+                await asyncio.wait(late)
 
     async def _serve(self, listeners: Sequence[socket.socket], tls: TlsFiles | None) -> h2corn.Server:
         bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
