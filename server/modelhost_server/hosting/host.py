@@ -280,7 +280,8 @@ class Host:
         return error
 
     async def _delete(self, scope: Scope) -> None:
-        for model in list(scope.models):
+        # One after the other: meanwhile, others may go by themselves.
+        while model := next(iter(scope.models), None):
             versions, _ = self.store.begin_unload(UnloadRequest(scope.name, model, all_versions=True))
             await _joined(self._start_unloads(versions))
         await self._keepers[scope.name].close()
@@ -372,12 +373,17 @@ class Host:
         return version.loaded
 
     async def _load(self, version: Version) -> None:
+        if version.phase is not Phase.WAITING:
+            # It was unloaded before its turn came, with its scope maybe.
+            return
         if self.store.scope(version.scope).config.memory_first:
             await _joined(self._start_unloads(self._supersede(version)))
         await self._keepers[version.scope].load(version)
 
     def _on_available(self, version: Version) -> None:
         self._start_unloads(self._supersede(version))
+        # What is loaded later, whatever its number, is to stay when this one is loaded again.
+        version.keep_older = True
         self._background.run(self._cleaner.clean())
 
     def _paths_in_use(self) -> set[str]:
