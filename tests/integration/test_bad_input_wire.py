@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import grpc
 import modelhost.v1
 import numpy as np
 import pytest
+from hpack import Encoder
 from modelhost.v1 import model_service_pb2
 from modelhost.v1 import prediction_service_pb2 as pb
 from support.garbage import GARBAGE, caller, damaged, errors, methods_of
 from support.predict import assert_serves, error_of, failure, load, new_scope, request
-from support.server import BOTH_TRANSPORTS, Stubs
+from support.server import BOTH_TRANSPORTS, OWN_CONNECTION, Stubs
 
 pytestmark = BOTH_TRANSPORTS
 
@@ -83,3 +86,22 @@ def test_no_damage_to_a_question_makes_the_server_fail(stubs, scope, name):
     found = errors(stubs, f"/modelhost.v1.ModelService/{name}", damaged(message.SerializeToString()))
     assert {failure(error).code for error in found} <= SANE
     assert found
+
+
+def test_a_path_that_is_no_text_ends_nothing(stubs, server):
+    # grpcio 1.84 shut its server down.
+    def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+        return len(body).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + body
+
+    named = [(":method", "POST"), (":scheme", "http"), (":path", b"/a/\xb5"), (":authority", "h")]
+    headers = Encoder().encode([*named, ("content-type", "application/grpc"), ("te", "trailers")])
+    host, port = server.address.rsplit(":", 1)
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), 10) as caller:
+            data = frame(4, 0, 0, b"") + frame(1, 4, 1, headers) + frame(0, 1, 1, bytes(5))
+            caller.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + data)
+            assert caller.recv(1000)
+    # Whoever has no connection yet gets one.
+    fresh = Stubs(server.address, OWN_CONNECTION)
+    error_of(lambda: fresh.models.GetModel(model_service_pb2.GetModelRequest(model="nothing"), timeout=30))
+    fresh.close()

@@ -110,6 +110,8 @@ def test_who_leaves_takes_the_prediction_along(tmp_path, models):
         b"GET /" + b"a" * 200_000,
         b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
         b"\x16\x03\x01",
+        # A body that is none, of a request that is answered without it.
+        b"POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
 def test_what_is_no_http_hurts_nobody(rest_server, sent):

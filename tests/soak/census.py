@@ -33,7 +33,8 @@ def census(server: ServerProcess, folders: dict[str, Path]) -> Census:
         for process in processes:
             memory = measure(process.pid)
             found[f"{group}: private MB"] += memory["private"]
-            found[f"{group}: PSS MB"] += memory["pss"]
+            # Of what is shared with others, how much is whose changes with what those do; together it is all of it.
+            found["all: PSS MB"] += memory["pss"]
             found[f"{group}: descriptors"] += process.num_fds()
             found[f"{group}: threads"] += process.num_threads()
             segments.update(_segments(process.pid))

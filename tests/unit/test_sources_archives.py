@@ -155,6 +155,21 @@ def test_a_table_of_contents_that_would_fill_the_memory(tmp_path):
     assert refused(tmp_path / "a.zip") is Reason.UPLOAD_LIMIT
 
 
+def test_a_table_of_contents_that_leads_before_the_file_or_names_nothing(tmp_path):
+    for number, change in enumerate(
+        (lambda d: d[:-6] + b"\xff\0\0\0" + d[-2:], lambda d: d.replace(b"name", b"\0ame"))
+    ):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("name", b"content")
+        file, target = tmp_path / f"{number}.zip", tmp_path / str(number)
+        file.write_bytes(change(packed.getvalue()))
+        target.mkdir()
+        with pytest.raises(ModelhostError) as caught:
+            unpack(file, target, 1000, lambda: None)
+        assert caught.value.reason is Reason.UPLOAD_INVALID
+
+
 def test_an_encrypted_and_a_strangely_packed_archive(tmp_path):
     zip_of(tmp_path / "a.zip", ("a", b"x" * 100))
     content = bytearray((tmp_path / "a.zip").read_bytes())

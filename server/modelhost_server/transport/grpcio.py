@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
@@ -22,6 +23,9 @@ from .tls import TlsFiles
 
 _MIN_PING_MILLISECONDS = 10_000
 _HANDSHAKE_MILLISECONDS = 10_000
+
+# grpc logs a traceback, and all of it, for each header of a caller's that is no text.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding on"))
 
 
 class GrpcioTransport:
