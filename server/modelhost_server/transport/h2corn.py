@@ -68,7 +68,8 @@ class H2cornTransport:
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds)
             self._application.end_calls()
-            await asyncio.wait(self._serving)
+            # Those that ended meanwhile have gone from there.
+            await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, listeners: Sequence[socket.socket], tls: Identity | None) -> h2corn.Server:
         bind = tuple(f"fd://{listener.fileno()}" for listener in listeners)
