@@ -19,7 +19,8 @@ def main() -> int:
     print(f"{'':30}{'after 5 %':>12}{'at the end':>12}{'':>9}")
     for name in first:
         change = (last[name] / first[name] - 1) * 100 if first[name] else 0.0
-        print(f"{name:30}{first[name]:12.1f}{last[name]:12.1f}{change:+8.1f}%  {'GROWN' if name in wrong else 'same'}")
+        verdict = "CHANGED" if name in wrong else "same"
+        print(f"{name:30}{first[name]:12.1f}{last[name]:12.1f}{change:+8.1f}%  {verdict}")
     return int(bool(wrong))
 
 

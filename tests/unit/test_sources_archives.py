@@ -166,7 +166,7 @@ def test_a_table_of_contents_that_leads_before_the_file_or_names_nothing(tmp_pat
         file.write_bytes(change(packed.getvalue()))
         target.mkdir()
         with pytest.raises(ModelhostError) as caught:
-            unpack(file, target, 1000, lambda: None)
+            unpack(file, target, 1000)
         assert caught.value.reason is Reason.UPLOAD_INVALID
 
 
