@@ -18,12 +18,13 @@ from ..sandbox.rights import Rights
 from ..sources.sources import Sources
 from ..sources.uploads import SCHEME as UPLOAD
 from ..store.events import DEFAULT_CAPACITY
+from ..store.labels import LabelsBefore
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import SERVED, Phase
 from ..store.records import EngineChoice, Loaded, Model, Scope, ScopeConfig, Version
 from ..store.resolve import not_available
-from ..store.store import LabelsBefore, Store
+from ..store.store import Store
 from ..tensors import RawTensor
 from ..workers.template import Templates
 from .admission import Admission, Budget
@@ -316,7 +317,7 @@ class Host:
             samples_file=samples_file,
         )  # fmt: skip
         model = scope.models.get(request.model)
-        before = self.store.labels_before(model) if model is not None else None
+        before = self.store.labels.before(model) if model is not None else None
         version, is_new = self.store.accept_load(request)
         await self._changes.carry_out(self._keep_and_load(version, request, None if is_new else before))
         return version
@@ -449,7 +450,7 @@ class Host:
         """Puts labels on versions of a model and takes others off, all or none.
 
         Raises:
-            ModelhostError: what `Store.set_labels` raises; STORAGE_FAILED.
+            ModelhostError: what `Labels.set` raises; STORAGE_FAILED.
         """
         await self._changes.carry_out(self._changes.set_labels(model, labels, removed))
 
