@@ -10,11 +10,9 @@ from typing import Any
 from ..errors import ModelhostError, Reason
 from ..store.names import version_resource
 from ..store.phases import Phase
-from ..store.records import Scope, Version
+from ..store.records import Version
 from ..store.resolve import not_available
-from ..store.store import Store
-from .background import Background
-from .waiting import Waiting
+from .means import ScopeMeans
 
 # What ends a wait; RECOVERING does not: its worker died, and the next one loads it.
 _SETTLED = frozenset(
@@ -32,14 +30,11 @@ class Reloading:
         load: loads a version that is RELOADING; how it went is in its phase.
     """
 
-    def __init__(
-        self, scope: Scope, store: Store, waiting: Waiting, background: Background,
-        load: Callable[[Version], Coroutine[Any, Any, None]],
-    ) -> None:  # fmt: skip
-        self._scope = scope
-        self._store = store
-        self._waiting = waiting
-        self._background = background
+    def __init__(self, means: ScopeMeans, load: Callable[[Version], Coroutine[Any, Any, None]]) -> None:
+        self._scope = means.scope
+        self._store = means.server.store
+        self._waiting = means.server.waiting
+        self._background = means.background
         self._load = load
         self._waiting_count = 0
 
