@@ -220,7 +220,7 @@ class Follower:
     async def _ensure_scope(self) -> None:
         name = self.directory.scope
         if all(scope.name != name for scope in self._host.store.all_scopes()):
-            await self._host.create_scope(name, self._host.scope_defaults, is_kept=False)
+            await self._host.scopes.create(name, self._host.scope_defaults, is_kept=False)
 
     def _version(self, number: int) -> Version | None:
         """The store's record of a version, whoever loaded it."""
