@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import Phase
 from ..store.records import EngineChoice, Loaded, Progress, Version
 from ..workers.worker import Worker
@@ -174,7 +173,7 @@ class Loading:
         except ModelhostError as error:
             self._note_failure(version, error)
         except OSError as error:
-            logger.warning("loading %s failed", _name(version), exc_info=True)
+            logger.warning("loading %s failed", version.resource, exc_info=True)
             self._note_failure(
                 version,
                 ModelhostError(
@@ -183,7 +182,7 @@ class Loading:
                 ),
             )  # fmt: skip
         except Exception as error:
-            logger.exception("loading %s failed", _name(version))
+            logger.exception("loading %s failed", version.resource)
             if version.is_in(Phase.WAITING, Phase.LOADING, Phase.RELOADING):
                 internal = ModelhostError(Reason.INTERNAL, f"loading failed with {type(error).__name__}")
                 self._store.transition(version, Phase.FAILED, internal)
@@ -196,18 +195,14 @@ class Loading:
             self._reloading.note_refusal(version, error)
         elif error.reason in _PASSING and version.has_been_served:
             # Whoever loaded it was told that it is there, and will not load it again.
-            logger.warning("%s is not loaded yet: %s", _name(version), error.message)
+            logger.warning("%s is not loaded yet: %s", version.resource, error.message)
             self._store.transition(version, Phase.RECOVERING, error)
             self._background.run(self._load_later(version))
         else:
-            logger.warning("%s failed to load: %s", _name(version), error.message)
+            logger.warning("%s failed to load: %s", version.resource, error.message)
             self._store.transition(version, Phase.FAILED, error)
 
     async def _load_later(self, version: Version) -> None:
         await asyncio.sleep(_RETRY_SECONDS)
         if version.is_in(Phase.RECOVERING):
             await self.load(version)
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import Phase
 from ..store.records import Version
 from ..store.resolve import not_available
@@ -61,7 +60,7 @@ class Reloading:
                 await self._waiting.until(version, _SETTLED)
         except TimeoutError:
             raise ModelhostError(
-                Reason.DEADLINE_EXCEEDED, f"{_name(version)} was still being loaded again when the time was up"
+                Reason.DEADLINE_EXCEEDED, f"{version.resource} was still being loaded again when the time was up"
             ) from None
         finally:
             self._waiting_count -= 1
@@ -73,9 +72,10 @@ class Reloading:
         elif version.phase is not Phase.AVAILABLE:
             # It was there when the prediction came, and whoever asked for a label may get another version now.
             raise ModelhostError(
-                Reason.WORKER_UNAVAILABLE, f"{_name(version)} was unloaded while a prediction waited for it; ask again",
+                Reason.WORKER_UNAVAILABLE,
+                f"{version.resource} was unloaded while a prediction waited for it; ask again",
                 retry_after=_RETRY_SECONDS,
-            )  # fmt: skip
+            )
 
     def begin(self, version: Version) -> None:
         """Begins to load a version, if it is EVICTED.
@@ -102,7 +102,3 @@ class Reloading:
         seconds = min(_MOST_REFUSED, error.retry_after or _RETRY_SECONDS)
         version.refused_until = time.monotonic() + seconds
         self._store.transition(version, Phase.EVICTED, error)
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

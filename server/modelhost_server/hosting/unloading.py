@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 
-from ..store.names import version_resource
 from ..store.phases import IN_MEMORY, Phase
 from ..store.records import Version
 from ..workers.worker import Worker
@@ -49,7 +48,7 @@ class Unloading:
         stuck = [] if drained else [w for w in self._workers.all if version.key in w.link.busy_keys()]
         for worker in stuck:
             logger.warning(
-                "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
+                "%s was still running when its drain timeout ended; its worker is being replaced", version.resource
             )
             worker.loaded.discard(version.key)
         wasteful = await self._free(version)
@@ -128,7 +127,3 @@ class Unloading:
         except TimeoutError:
             return False
         return True
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

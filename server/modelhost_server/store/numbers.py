@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..errors import ModelhostError, Reason, brief
-from .names import version_resource
 from .operations import LoadRequest
 from .phases import WANTED, Phase
 from .records import Scope, Version
@@ -39,7 +38,7 @@ def next_number(scope: Scope, model_name: str) -> int:
 
 def check_same(existing: Version, request: LoadRequest) -> None:
     """Raises ModelhostError, VERSION_UNLOADING or VERSION_ALREADY_EXISTS, unless a version is what a load asks for."""
-    resource = version_resource(existing.scope, existing.model, existing.number)
+    resource = existing.resource
     if existing.phase not in WANTED:
         raise ModelhostError(
             Reason.VERSION_UNLOADING, f"{resource} is being unloaded; load it again when that is done",
