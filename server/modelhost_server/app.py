@@ -191,8 +191,8 @@ class Server:
         """Drains and ends everything."""
         await self._background.cancel()
         await self._followers.close()
-        self._host.drain()
-        self._nothing.drain()
+        self._host.draining.begin()
+        self._nothing.draining.begin()
         if self._transport is not None:
             deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
             await asyncio.sleep(_REFUSE_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,22 +21,19 @@ from ..store.phases import SERVED, Phase
 from ..store.records import Loaded, Model, ScopeConfig, Version
 from ..store.resolve import not_available
 from ..store.store import Store
-from ..tensors import RawTensor
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
-from .checks import NATIVE_CHECKS, Checks
 from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
+from .draining import Draining
 from .idling import Idling
 from .keepers import Keepers
-from .many import Outcome, Target, predict_many
 from .means import Means
-from .postponed import postpone
-from .prediction import Begun, begin
+from .predictions import Predictions
 from .recording import Recording
 from .regions import ByOwner, Regions, keep_forgetting
 from .restoring import load_restored, restore
@@ -105,10 +102,8 @@ class Host:
         self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use, data_dir)
         self.scopes = Scopes(self.store, self.keepers, self._means, self._changes, self.unloads, sources.uploads)
         self._idling = Idling(self.store, lambda version: self._background.run(self.keepers.evict(version)))
-        self.draining = False
-        # Asked for so far.
-        self._predictions = 0
-        self._drain_listeners: set[Callable[[], object]] = set()
+        self.draining = Draining()
+        self.predictions = Predictions(self.store, self.keepers, self.draining)
 
     # Life
 
@@ -139,22 +134,9 @@ class Host:
             await self.scopes.create(DEFAULT_SCOPE, self.scope_defaults, is_kept=False)
         if versions:
             self._background.run(load_restored(versions, self._load))
-        self._background.run(give_back_when_idle(lambda: self._predictions))
+        self._background.run(give_back_when_idle(lambda: self.predictions.count))
         self._background.run(keep_forgetting(self.regions))
         self._background.run(keep_collecting(self.sources.uploads, self._versions))
-
-    def drain(self) -> None:
-        """Refuses new work from now on, and tells the long streams to end."""
-        self.draining = True
-        for listener in tuple(self._drain_listeners):
-            listener()
-
-    def on_drain(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Calls `listener` when draining begins, at once if it has; the answer ends that."""
-        if self.draining:
-            listener()
-        self._drain_listeners.add(listener)
-        return lambda: self._drain_listeners.discard(listener)
 
     @property
     def is_durable(self) -> bool:
@@ -168,7 +150,7 @@ class Host:
 
     async def close(self) -> None:
         """Ends all workers and the template."""
-        self.draining = True
+        self.draining.has_begun = True
         await self.tuner.close()
         await self._changes.close()
         # Before the workers end: a load that fails for that is to be tried again at the next start.
@@ -177,11 +159,6 @@ class Host:
         await self.keepers.close()
         await self._templates.stop()
         await asyncio.to_thread(self.sources.close)
-
-    def check_accepting(self) -> None:
-        """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
-        if self.draining:
-            raise ModelhostError(Reason.SERVER_DRAINING, "the server is shutting down; ask another, or again later")
 
     # Models
 
@@ -199,7 +176,7 @@ class Host:
         Raises:
             ModelhostError: what `Sources.resolve` and `Store.accept_load` raise; STORAGE_FAILED.
         """
-        self.check_accepting()
+        self.draining.check_accepting()
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
@@ -332,73 +309,3 @@ class Host:
             ModelhostError: STORAGE_FAILED.
         """
         await self._changes.carry_out(self._changes.set_setting(name, value))
-
-    # Predictions
-
-    def begin_prediction(
-        self,
-        scope: str,
-        model: str,
-        version: int,
-        label: str,
-        signature: str,
-        inputs: Mapping[str, RawTensor],
-        output_filter: Sequence[str] = (),
-        *,
-        deadline: float | None = None,
-        caller: str = "",
-        priority: int = 0,
-        checks: Checks = NATIVE_CHECKS,
-    ) -> Begun:
-        """Begins to run a signature of a version.
-
-        Raises:
-            ModelhostError, ForeignError: SERVER_DRAINING, RATE_LIMIT, and what `Store.acquire` and `prediction.begin`
-                raise.
-        """
-        self.check_accepting()
-        self._predictions += 1
-        acquired = self.store.acquire(scope, model, version, label)
-        keeper = self.keepers.of(acquired.scope)
-        if keeper.scope.config.caller_rate_limit:
-            try:
-                keeper.take_turn(caller)
-            except ModelhostError:
-                acquired.release()
-                raise
-        if acquired.phase is Phase.AVAILABLE:
-            acquired.statistics.hit_count += 1
-            start = begin
-        else:
-            start = postpone
-        return start(
-            keeper, acquired, signature, inputs, output_filter,
-            deadline=deadline, caller=caller, priority=priority, checks=checks,
-        )  # fmt: skip
-
-    async def predict_many(
-        self,
-        scope: str,
-        targets: Sequence[Target],
-        inputs: Mapping[str, RawTensor],
-        output_filter: Sequence[str] = (),
-        caller: str = "",
-    ) -> list[Outcome]:
-        """Runs several models of a scope on the same inputs; what became of each, in order.
-
-        Raises:
-            ModelhostError: SERVER_DRAINING, SCOPE_NOT_FOUND, RATE_LIMIT.
-        """
-        self.check_accepting()
-        name = self.store.scope(scope).name
-        for _ in targets:
-            self.keepers.of(name).take_turn(caller)
-        acquired: list[tuple[Version, str] | ModelhostError] = []
-        for target in targets:
-            try:
-                version = self.store.acquire(name, target.model, target.version, target.label)
-            except ModelhostError as error:
-                acquired.append(error)
-            else:
-                acquired.append((version, target.signature))
-        return await predict_many(self.keepers.of(name), acquired, inputs, output_filter, caller)

@@ -94,7 +94,7 @@ class ModelControl:
             ModelhostError: SERVER_DRAINING, STORAGE_FAILED.
             ForeignError: why it is not loaded; what served before still does.
         """
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         self._check_explicit()
         error = await self.load_always(key, ask)
         if error is not None:

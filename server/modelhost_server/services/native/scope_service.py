@@ -30,7 +30,7 @@ class ScopeService:
 
     async def create_scope(self, request: pb.CreateScopeRequest, call: Call) -> pb.CreateScopeResponse:
         """Creates a scope and starts its workers."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         config = _merged(self._host.scope_defaults, self._host.scope_defaults, request.config, _FIELDS)
         scope = await self._host.scopes.create(request.scope, config, request.allow_existing)
         return pb.CreateScopeResponse(scope=await scope_message(self._host.keepers.of(scope.name)))
@@ -49,7 +49,7 @@ class ScopeService:
 
     async def update_scope(self, request: pb.UpdateScopeRequest, call: Call) -> pb.UpdateScopeResponse:
         """Changes a scope's configuration."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         paths = list(request.update_mask.paths) or _FIELDS
         for path in paths:
             if path not in _FIELDS:
