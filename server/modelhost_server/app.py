@@ -1,4 +1,4 @@
-"""Wires the server together, and runs it from its start to its drain."""
+"""The server: put together from its parts, and run from its start to its drain."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import logging
 import signal
 from typing import TYPE_CHECKING
-
-from grpc_health.v1 import health_pb2
 
 from .access.authenticator import Authenticator
 from .config import ServerConfig
@@ -19,19 +17,11 @@ from .journal.journal import Journal
 from .memory import keep_freed_memory
 from .repositories.followers import Followers
 from .repositories.model_directory import ModelDirectory
-from .repositories.triton_control import Mode, ModelControl
-from .repositories.triton_repository import TritonRepository
 from .sandbox.rights import missing
-from .services.call import Service
-from .services.health_service import RULES as HEALTH_RULES
-from .services.health_service import HealthService
-from .services.native.protocol import native_services
-from .services.open_inference.protocol import open_inference_services
 from .services.open_inference.regions import SystemRegions
 from .services.tensorflow_serving.config_file import follow_config_file, read_config_file
 from .services.tensorflow_serving.kept_config import KeptConfig
 from .services.tensorflow_serving.model_config import one_model
-from .services.tensorflow_serving.protocol import tensorflow_serving_services
 from .sources.roots import ModelRoots
 from .sources.sources import Sources
 from .transport.base import Transport
@@ -39,11 +29,9 @@ from .transport.call_limit import CallLimit
 from .transport.fronts import FrontConfig, Fronts
 from .transport.guard import Guard
 from .transport.listeners import check_free
-from .transport.reflection import RULES as REFLECTION_RULES
-from .transport.reflection import SERVICE as REFLECTION
-from .transport.reflection import ReflectionService
-from .transport.routes import Route, routes
+from .transport.routes import Route
 from .transport.transports import make_transport
+from .wiring import Hosting, model_control, routes_over
 
 if TYPE_CHECKING:
     from .rest.door import RestDoor
@@ -55,8 +43,6 @@ _CLOSE_SECONDS = 10.0
 # A transport that is stopped cuts off calls that have arrived and not begun. So it is not stopped for this long, and
 # while predictions run: calls that come are told UNAVAILABLE.
 _REFUSE_SECONDS = 0.5
-# To followers: not to look at directories.
-_NEVER_SECONDS = -1.0
 
 
 class Server:
@@ -89,7 +75,9 @@ class Server:
         self._guard: Guard | None = None
         # Has no scopes, see `Guard`.
         self._nothing = Host(config.cache_dir, sources, config.scope_defaults, engines=())
-        self._control, self._repository = self._model_control()
+        control, self._repository = model_control(self._host, config)
+        kept_config = KeptConfig(self._host, self._said_of_directories)
+        self._hosting = Hosting(self._host, self._followers, control, kept_config, ByOwner(SystemRegions))
         self._transport: Transport | None = None
         self._fronts: Fronts | None = None
         self._rest: RestDoor | None = None
@@ -128,7 +116,7 @@ class Server:
         await self._host.start()
         if self._authenticator is not None:
             self._background.run(self._authenticator.follow())
-        asked = KeptConfig(self._host, self._said_of_directories).read()
+        asked = self._hosting.kept_config.read()
         if asked is not None:
             logger.info("the directories of the last reload are followed; a change of the command line's ends that")
         # Before callers can change them.
@@ -173,52 +161,18 @@ class Server:
             text = ""
         return f"{self._config.model_name}\n{self._config.model_base_path}\n{text}"
 
-    def _model_control(self) -> tuple[ModelControl, TritonRepository | None]:
-        """What loads and unloads as Triton does, and what follows its repository, if there is one."""
-        config = self._config
-        directory = config.model_repository
-        if directory is None:
-            return ModelControl(self._host), None
-        mode = Mode(config.model_control_mode)
-        directory = directory.absolute()
-        control = ModelControl(self._host, directory, mode)
-        return control, TritonRepository(control, directory, mode, config.load_model, config.repository_poll_secs)
-
     def _routes(self) -> list[Route]:
         """The methods of all services; where callers are authenticated, guarded."""
-        regions = ByOwner(SystemRegions)
-        all_routes = self._routes_over(self._host, self._followers, self._control, regions)
-        if self._config.max_calls_per_caller:
-            limit = CallLimit(self._config.max_calls_per_caller)
+        config = self._config
+        all_routes = routes_over(self._hosting, config)
+        if config.max_calls_per_caller:
+            limit = CallLimit(config.max_calls_per_caller)
             all_routes = [limit.limited(route) for route in all_routes]
         if self._authenticator is None:
             return all_routes
-        nothing = self._nothing
-        # What a caller has registered is there, whatever scope it asks for.
-        nothing.regions = self._host.regions
-        mode = Mode(self._config.model_control_mode)
-        control = ModelControl(nothing, None, mode) if self._repository is not None else ModelControl(nothing)
-        self._guard = Guard(
-            self._authenticator, self._routes_over(nothing, Followers(nothing, _NEVER_SECONDS), control, regions)
-        )
+        nothing = self._hosting.without_scopes(self._nothing, config)
+        self._guard = Guard(self._authenticator, routes_over(nothing, config))
         return [self._guard.guarded(route) for route in all_routes]
-
-    def _routes_over(
-        self, host: Host, followers: Followers, control: ModelControl, regions: ByOwner[SystemRegions]
-    ) -> list[Route]:
-        config = self._config
-        kept_config = KeptConfig(host, self._said_of_directories)
-        services = [
-            *native_services(host),
-            *tensorflow_serving_services(
-                host, followers, kept_config, config.allow_version_labels_for_unavailable_models
-            ),
-            *open_inference_services(host, control, regions, config.server_name),
-        ]
-        health = HealthService(host, [service.name for service in services])
-        services.append(Service(health_pb2.DESCRIPTOR.services_by_name["Health"], [health], HEALTH_RULES))
-        reflection = ReflectionService([*services, Service(REFLECTION, [], REFLECTION_RULES)])
-        return routes([*services, Service(REFLECTION, [reflection], REFLECTION_RULES)])
 
     async def run_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains: no new calls, calls under way answered, workers ended."""
@@ -237,8 +191,8 @@ class Server:
         """Drains and ends everything."""
         await self._background.cancel()
         await self._followers.close()
-        self._host.drain()
-        self._nothing.drain()
+        self._host.draining.begin()
+        self._nothing.draining.begin()
         if self._transport is not None:
             deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
             await asyncio.sleep(_REFUSE_SECONDS)
@@ -247,7 +201,7 @@ class Server:
             seconds = max(0.0, deadline - asyncio.get_running_loop().time())
             others = [other for other in (self._fronts, self._rest) if other is not None]
             await asyncio.gather(self._transport.stop(seconds), *(other.stop(seconds) for other in others))
-        await self._control.close()
+        await self._hosting.control.close()
         try:
             await asyncio.wait_for(self._host.close(), _CLOSE_SECONDS)
         except TimeoutError:

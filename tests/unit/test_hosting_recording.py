@@ -179,7 +179,7 @@ async def test_directories_ask_again_themselves_but_labels_of_callers_come_back(
         scope = store.create_scope("a", CONFIG)[0]
         scope.is_kept = False
         one = await load(store, changes, *AVAILABLE, is_kept=False)
-        store.add_labels(one, ("theirs",), of_directory=True)
+        store.labels.add(one, ("theirs",), of_directory=True)
         await load(store, changes, version=2, is_kept=False)
         await changes.set_labels(store.model("a", "m"), {"ours": 1, "coming": 2}, [])
     for _ in range(2):
@@ -271,7 +271,7 @@ async def test_what_cannot_be_written_is_undone(tmp_path: Path, monkeypatch: pyt
             patch.setattr(Database, "write", cannot_write)
             model, scope = store.model("a", "m"), store.scope("a")
             asked = LoadRequest("a", "m", 1, "/m", OPTIONS, ("more",), request_id="load")
-            labels = store.labels_before(model)
+            labels = store.labels.before(model)
             store.accept_load(asked)
             unload_asked = UnloadRequest("a", "m", 1, request_id="unload")
             versions, _ = store.find_unload(unload_asked)

@@ -134,7 +134,7 @@ def test_an_output_goes_where_it_was_to_go_whatever_is_registered_meanwhile(tmp_
         (tmp_path / name).write_bytes(bytes(8))
     regions = SystemRegions(tmp_path)
     regions.register("r", "first", 0, 8)
-    host: Any = SimpleNamespace(begin_prediction=lambda *_, **__: None)
+    host: Any = SimpleNamespace(predictions=SimpleNamespace(begin=lambda *_, **__: None))
     request = InferenceRequest("m", "", "", Options(), {}, places={"y": Place("r", 2, 4)})
     inference = Inference(host, regions, request)
     inference.begin(Call())

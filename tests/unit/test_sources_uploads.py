@@ -63,7 +63,7 @@ async def test_an_upload_that_no_version_uses_goes_after_an_hour(uploads, later)
     await uploads.collect(lambda: {("default", used)})
     assert found(uploads, "default", used)
     assert not found(uploads, "default", unused)
-    assert not any((uploads._folder / ".trash").glob("*"))
+    assert not any((uploads._folder._trash).glob("*"))
 
 
 async def test_the_least_recently_used_go_first_when_they_are_too_much(uploads, later):
@@ -142,8 +142,8 @@ async def test_a_full_disk_leaves_nothing(uploads, monkeypatch):
     await uploads.prepare("a", manifest)
     receiving = await uploads.receive("a", manifest.id)
     await receiving.write(0, 0, b"x")
-    real, full = receiving._receiver._file, open("/dev/full", "ab", buffering=0)  # noqa: SIM115, ASYNC230
-    receiving._receiver._file = full
+    real, full = receiving._pieces._file, open("/dev/full", "ab", buffering=0)  # noqa: SIM115, ASYNC230
+    receiving._pieces._file = full
     with pytest.raises(ModelhostError) as failed:
         await receiving.write(0, 1, b"y")
     assert (failed.value.reason, failed.value.retry_after) == (Reason.STORAGE_FAILED, 30.0)

@@ -342,14 +342,14 @@ def test_what_a_worker_said_is_kept(store: Store) -> None:
 
 def test_labels_are_moved_and_taken_off_by_themselves(store: Store) -> None:
     one, two = (hosted(store, version=number, keep_older=True) for number in (1, 2))
-    store.add_labels(one, ("stable", "canary"))
-    store.add_labels(two, ("canary",))
+    store.labels.add(one, ("stable", "canary"))
+    store.labels.add(two, ("canary",))
     labels = store.model("", "m").labels
     assert labels == {"stable": 1, "canary": 2}
     revision = store.events.revision
-    store.remove_label(one, "canary")
+    store.labels.remove(one, "canary")
     assert (labels, store.events.revision) == ({"stable": 1, "canary": 2}, revision)
-    store.remove_label(one, "stable")
+    store.labels.remove(one, "stable")
     assert store.events.since(revision)[0].labels == (("canary", 2),)
 
 
@@ -358,7 +358,7 @@ def test_labels_of_a_request_move_all_or_none(store: Store) -> None:
     hosted(store, version=2, keep_older=True)
     hosted(store, Phase.FAILED, version=3)
     model = store.model("", "m")
-    store.set_labels(model, {"stable": 2, "canary": 1}, ["nowhere"])
+    store.labels.set(model, {"stable": 2, "canary": 1}, ["nowhere"])
     assert model.labels == {"stable": 2, "canary": 1}
     for labels, removed, reason in (
         ({"stable": 1, "canary": 3}, (), Reason.VERSION_FAILED),
@@ -367,7 +367,7 @@ def test_labels_of_a_request_move_all_or_none(store: Store) -> None:
         ({"stable": 1}, ("canary", "stable"), Reason.INVALID_REQUEST),
     ):
         with refused(reason):
-            store.set_labels(model, labels, removed)
+            store.labels.set(model, labels, removed)
     assert model.labels == {"stable": 2, "canary": 1}
 
 
@@ -375,7 +375,7 @@ def test_a_load_under_way_does_not_take_back_labels_that_were_set_since(store: S
     hosted(store, version=1)
     second = hosted(store, Phase.LOADING, version=2, labels=("stable", "canary", "new"), keep_older=True)
     model = store.model("", "m")
-    store.set_labels(model, {"stable": 1}, ["canary"])
+    store.labels.set(model, {"stable": 1}, ["canary"])
     store.transition(second, Phase.AVAILABLE)
     assert model.labels == {"stable": 1, "new": 2}
 
@@ -392,7 +392,7 @@ def test_a_label_moves_at_once_to_a_version_that_is_loaded_again(store: Store) -
     second = hosted(store, version=2, keep_older=True)
     store.transition(second, Phase.RECOVERING)
     model = store.model("", "m")
-    store.set_labels(model, {"stable": 2}, ())
+    store.labels.set(model, {"stable": 2}, ())
     assert model.labels == {"stable": 2}
     with refused(Reason.VERSION_LOADING):
         store.acquire("", "m", label="stable")

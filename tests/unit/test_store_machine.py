@@ -263,9 +263,9 @@ class Hosting(RuleBasedStateMachine):
         unwanted = [there[number].phase for number in placed.values() if there[number].phase not in WANTED]
         if unwanted:
             with refused(Reason.VERSION_FAILED if unwanted[0] is Phase.FAILED else Reason.VERSION_UNLOADING):
-                self.store.set_labels(self.store.model(scope, model), placed, removed)
+                self.store.labels.set(self.store.model(scope, model), placed, removed)
             return
-        self.store.set_labels(self.store.model(scope, model), placed, removed)
+        self.store.labels.set(self.store.model(scope, model), placed, removed)
         now = self.labels.setdefault((scope, model), {})
         for expected in there.values():
             expected.labels = ()

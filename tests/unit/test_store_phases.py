@@ -126,7 +126,7 @@ def test_an_evicted_version_is_served_as_before(phase: Phase) -> None:
     assert model.serving is version
     assert store.acquire("", "m") is store.acquire("", "m", label="stable") is version
     assert version.handles == 2
-    store.add_labels(version, ("canary",))
+    store.labels.add(version, ("canary",))
     assert model.labels == {"stable": 2, "canary": 2}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import Phase
 from ..store.records import EngineChoice, Version
 
@@ -93,7 +92,7 @@ def _check(budget: Budget, used: int, needed: int, versions: Collection[Version]
 def _described(version: Version, now: float) -> str:
     assert version.loaded is not None
     used = version.statistics.last_used or version.available_since
-    resource = version_resource(version.scope, version.model, version.number)
+    resource = version.resource
     return f"{resource} ({_mb(version.loaded.private_bytes)}, unused for {max(0.0, now - used):.0f} s)"
 
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from ..errors import ModelhostError
+from ..store.labels import LabelsBefore
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
 from ..store.records import Model, Scope, ScopeConfig, Version
-from ..store.store import LabelsBefore, Store
+from ..store.store import Store
 from .background import Background
 from .recording import Recording
 
@@ -122,9 +123,9 @@ class Changes:
     async def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> Undone:
         """Puts labels on versions of a model and takes others off, all or none."""
         async with self._turn:
-            before = self._store.labels_before(model)
+            before = self._store.labels.before(model)
             try:
-                self._store.set_labels(model, labels, removed)
+                self._store.labels.set(model, labels, removed)
             except ModelhostError as wrong:
                 return wrong
             self._recording.mark_model(model.scope, model.name)
@@ -134,7 +135,7 @@ class Changes:
             return error
 
     def _put_back_labels(self, model: Model, labels: Collection[str], before: LabelsBefore) -> None:
-        self._store.put_back_labels(model, labels, before)
+        self._store.labels.put_back(model, labels, before)
         self._recording.mark_model(model.scope, model.name)
 
     # Settings

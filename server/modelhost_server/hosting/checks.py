@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import ModelhostError, Reason, brief
-from ..store.names import version_resource
 from ..store.records import Loaded, Version
 from ..tensors import (
     DTYPE_NAME,
@@ -44,7 +43,7 @@ def choose_signature(version: Version, name: str) -> tuple[int, SignatureSpec]:
 
 def _no_signature(version: Version, loaded: Loaded, name: str) -> ModelhostError:
     there = _listed(spec.name for spec in loaded.signatures)
-    resource = version_resource(version.scope, version.model, version.number)
+    resource = version.resource
     return ModelhostError(
         Reason.SIGNATURE_NOT_FOUND,
         f"signature: {resource} has no signature {brief(name or DEFAULT_SIGNATURE)}; it has: {there}",

@@ -3,57 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
 from ..journal.journal import Journal
-from ..memory import give_back
 from ..samples import keep_samples
 from ..sandbox.rights import Rights
 from ..sources.sources import Sources
-from ..sources.uploads import SCHEME as UPLOAD
 from ..store.events import DEFAULT_CAPACITY
+from ..store.labels import LabelsBefore
 from ..store.names import DEFAULT_SCOPE, check_name
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import SERVED, Phase
-from ..store.records import EngineChoice, Loaded, Model, Scope, ScopeConfig, Version
+from ..store.records import Loaded, Model, ScopeConfig, Version
 from ..store.resolve import not_available
-from ..store.store import LabelsBefore, Store
-from ..tensors import RawTensor
+from ..store.store import Store
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
-from .checks import NATIVE_CHECKS, Checks
 from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
+from .draining import Draining
 from .idling import Idling
-from .keeper import ScopeKeeper
-from .many import Outcome, Target, predict_many
+from .keepers import Keepers
 from .means import Means
-from .postponed import postpone
-from .prediction import Begun, begin
+from .predictions import Predictions
 from .recording import Recording
 from .regions import ByOwner, Regions, keep_forgetting
 from .restoring import load_restored, restore
 from .room import Room
+from .scopes import Scopes
 from .tuning import CANDIDATES, Tuner
+from .unloads import Unloads
+from .upkeep import give_back_when_idle, keep_collecting
 from .waiting import Waiting
 
-logger = logging.getLogger(__name__)
-
-# A scope is there at once, its worker usually in a tenth of a second; longer than this nobody is kept waiting.
-_WORKER_START_SECONDS = 5.0
-# A server that is asked for nothing for this long is idle.
-_IDLE_SECONDS = 5.0
-_COLLECT_SECONDS = 60.0
 _SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
 
 
@@ -79,6 +69,9 @@ class Host:
         self.store = Store(first_revision=max(before, time.time_ns() // 1_000_000))
         self.recording = Recording(self.store, journal)
         self._changes = Changes(self.store, self.recording)
+        self._background = Background("host")
+        self.keepers = Keepers()
+        self.unloads = Unloads(self.store, self.keepers, self._background)
         self._journal = journal
         self._waiting = Waiting(self.store)
         self.scope_defaults = scope_defaults or ScopeConfig()
@@ -91,7 +84,7 @@ class Host:
         self.regions = ByOwner(lambda: Regions(shares_memory))
         self._templates = Templates(rights)
         digests = Digests(cache_dir)
-        self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self._switch)
+        self.tuner = Tuner(self.store, cache_dir, self.converting, digests, engines, self.keepers.switch)
         self._means = Means(
             self.store,
             sources,
@@ -99,22 +92,18 @@ class Host:
             Conversion(cache_dir, self.converting, digests),
             self.tuner,
             Admission(cache_dir),
-            Room(self._may_evict, self.evict, self._give_back),
-            Budget("the server", lambda: memory_limit_bytes, self._private, self._versions),
+            Room(self.keepers.may_evict, self.keepers.evict, self.keepers.give_back),
+            Budget("the server", lambda: memory_limit_bytes, self.keepers.memory_in_use, self._versions),
             self._waiting,
             cache_dir,
             self._on_available,
         )
         data_dir = journal.directory if journal is not None else None
         self._cleaner = Cleaner(cache_dir, cache_limit_bytes, self._paths_in_use, data_dir)
-        self._keepers: dict[str, ScopeKeeper] = {}
-        self._unloads: dict[int, asyncio.Task[None]] = {}
-        self._background = Background("host")
-        self._idling = Idling(self.store, lambda version: self._background.run(self.evict(version)))
-        self.draining = False
-        # Asked for so far.
-        self._predictions = 0
-        self._drain_listeners: set[Callable[[], object]] = set()
+        self.scopes = Scopes(self.store, self.keepers, self._means, self._changes, self.unloads, sources.uploads)
+        self._idling = Idling(self.store, lambda version: self._background.run(self.keepers.evict(version)))
+        self.draining = Draining()
+        self.predictions = Predictions(self.store, self.keepers, self.draining)
 
     # Life
 
@@ -139,52 +128,15 @@ class Host:
                 used = self._paths_in_use()
                 await asyncio.to_thread(remove_unused, self._journal.directory / folder, used, time.time())
             for scope in self.store.all_scopes():
-                self._keepers[scope.name] = ScopeKeeper(scope, self._means)
-                self._keepers[scope.name].start()
+                self.keepers.start(scope, self._means)
         self.recording.start()
-        if DEFAULT_SCOPE not in self._keepers:
-            await self.create_scope(DEFAULT_SCOPE, self.scope_defaults, is_kept=False)
+        if DEFAULT_SCOPE not in self.keepers:
+            await self.scopes.create(DEFAULT_SCOPE, self.scope_defaults, is_kept=False)
         if versions:
             self._background.run(load_restored(versions, self._load))
-        self._background.run(self._give_back_when_idle())
+        self._background.run(give_back_when_idle(lambda: self.predictions.count))
         self._background.run(keep_forgetting(self.regions))
-        self._background.run(self._keep_collecting())
-
-    async def _give_back_when_idle(self) -> None:
-        """Returns what large tensors left, once nobody asks for more: until then the next one takes it over."""
-        given = 0
-        while True:
-            before = self._predictions
-            await asyncio.sleep(_IDLE_SECONDS)
-            if given != self._predictions == before:
-                given = before
-                await asyncio.to_thread(give_back)
-
-    async def _keep_collecting(self) -> None:
-        """Removes uploads that no version uses."""
-        while True:
-            await asyncio.sleep(_COLLECT_SECONDS)
-            try:
-                await self.sources.uploads.collect(self._uploads_in_use)
-            except OSError as error:
-                logger.warning("looking for uploads that nobody uses failed: %s", error)
-
-    def _uploads_in_use(self) -> set[tuple[str, str]]:
-        sources = {(version.scope, version.source) for version in self._versions()}
-        return {(scope, source.removeprefix(UPLOAD)) for scope, source in sources if source.startswith(UPLOAD)}
-
-    def drain(self) -> None:
-        """Refuses new work from now on, and tells the long streams to end."""
-        self.draining = True
-        for listener in tuple(self._drain_listeners):
-            listener()
-
-    def on_drain(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Calls `listener` when draining begins, at once if it has; the answer ends that."""
-        if self.draining:
-            listener()
-        self._drain_listeners.add(listener)
-        return lambda: self._drain_listeners.discard(listener)
+        self._background.run(keep_collecting(self.sources.uploads, self._versions))
 
     @property
     def is_durable(self) -> bool:
@@ -198,96 +150,15 @@ class Host:
 
     async def close(self) -> None:
         """Ends all workers and the template."""
-        self.draining = True
+        self.draining.has_begun = True
         await self.tuner.close()
         await self._changes.close()
         # Before the workers end: a load that fails for that is to be tried again at the next start.
         await self.recording.close()
         await self._background.cancel()
-        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+        await self.keepers.close()
         await self._templates.stop()
         await asyncio.to_thread(self.sources.close)
-
-    def check_accepting(self) -> None:
-        """Raises ModelhostError, SERVER_DRAINING, once the server is shutting down."""
-        if self.draining:
-            raise ModelhostError(Reason.SERVER_DRAINING, "the server is shutting down; ask another, or again later")
-
-    # Scopes
-
-    def keeper(self, scope: str) -> ScopeKeeper:
-        """The keeper of a scope that exists."""
-        return self._keepers[scope]
-
-    async def create_scope(
-        self, name: str, config: ScopeConfig, allow_existing: bool = False, is_kept: bool = True
-    ) -> Scope:
-        """Creates a scope and starts its worker; answers when that is ready, unless it takes unusually long. One
-        that is kept comes back when the server is started again.
-
-        Raises:
-            ModelhostError: INVALID_NAME, SCOPE_ALREADY_EXISTS, STORAGE_FAILED.
-        """
-        scope, is_new = self.store.create_scope(name, config, allow_existing)
-        starting = []
-        if is_new:
-            scope.is_kept = False
-            keeper = self._keepers[name] = ScopeKeeper(scope, self._means)
-            starting = [keeper.start()]
-        if is_kept:
-            await self._changes.carry_out(self._keep_scope(scope, is_new))
-        if starting:
-            await asyncio.wait(starting, timeout=_WORKER_START_SECONDS)
-        return scope
-
-    async def _keep_scope(self, scope: Scope, is_new: bool) -> ModelhostError | None:
-        error = await self._changes.keep_scope(scope)
-        if error is not None and is_new and not scope.deleting:
-            scope.deleting = True
-            await self._delete(scope)
-        return error
-
-    async def update_scope(self, name: str, config: ScopeConfig) -> Scope:
-        """Changes a scope's configuration.
-
-        Raises:
-            ModelhostError: SCOPE_NOT_FOUND, STORAGE_FAILED.
-        """
-        scope = self.store.scope(name)
-        await self._changes.carry_out(self._reconfigure(scope, config))
-        return scope
-
-    async def _reconfigure(self, scope: Scope, config: ScopeConfig) -> ModelhostError | None:
-        before = scope.config
-        error = await self._changes.configure_scope(scope, config)
-        if error is None:
-            await self._keepers[scope.name].reconfigure(before)
-        return error
-
-    async def delete_scope(self, name: str, force: bool) -> None:
-        """Unloads a scope's models, when forced to, and ends its worker.
-
-        Raises:
-            ModelhostError: SCOPE_NOT_FOUND, SCOPE_NOT_EMPTY, INVALID_REQUEST, CONFLICT.
-        """
-        scope = self.store.begin_delete_scope(name, force)
-        await self._changes.carry_out(self._close_and_delete(scope))
-
-    async def _close_and_delete(self, scope: Scope) -> ModelhostError | None:
-        error = await self._changes.close_scope(scope)
-        if error is None:
-            await self._delete(scope)
-        return error
-
-    async def _delete(self, scope: Scope) -> None:
-        # One after the other: meanwhile, others may go by themselves.
-        while model := next(iter(scope.models), None):
-            versions, _ = self.store.begin_unload(UnloadRequest(scope.name, model, all_versions=True))
-            await _joined(self._start_unloads(versions))
-        await self._keepers[scope.name].close()
-        self.store.finish_delete_scope(scope)
-        del self._keepers[scope.name]
-        await self.sources.uploads.remove_scope(scope.name)
 
     # Models
 
@@ -305,7 +176,7 @@ class Host:
         Raises:
             ModelhostError: what `Sources.resolve` and `Store.accept_load` raise; STORAGE_FAILED.
         """
-        self.check_accepting()
+        self.draining.check_accepting()
         # Names and scope first: they are cheaper to get right than a source, and no reason to touch the disk.
         scope = self.store.scope(request.scope)
         check_name("model", request.model)
@@ -316,7 +187,7 @@ class Host:
             samples_file=samples_file,
         )  # fmt: skip
         model = scope.models.get(request.model)
-        before = self.store.labels_before(model) if model is not None else None
+        before = self.store.labels.before(model) if model is not None else None
         version, is_new = self.store.accept_load(request)
         await self._changes.carry_out(self._keep_and_load(version, request, None if is_new else before))
         return version
@@ -327,11 +198,11 @@ class Host:
         error = await self._changes.keep_load(version, request, before)
         is_new = before is None
         if error is not None and is_new:
-            self.discard(version)
+            self.unloads.discard(version)
         elif is_new and version.phase is Phase.WAITING:
             self._background.run(self._load(version))
         elif version.phase is Phase.EVICTED:
-            self._keepers[version.scope].reloading.begin(version)
+            self.keepers.of(version.scope).reloading.begin(version)
         return error
 
     async def _kept_samples(self, request: LoadRequest) -> str:
@@ -350,7 +221,7 @@ class Host:
             ModelhostError: why the load failed; STORAGE_FAILED when what came of it could not be written down.
         """
         if wait and version.phase is Phase.RELOADING:
-            await self._keepers[version.scope].reloading.wait(version)
+            await self.keepers.of(version.scope).reloading.wait(version)
         elif wait:
             await self._waiting.until(version, _SETTLED)
             if version.is_kept:
@@ -368,7 +239,7 @@ class Host:
             ModelhostError: what `Reloading.wait` raises.
         """
         if version.loaded is None:
-            await self._keepers[version.scope].reloading.wait(version)
+            await self.keepers.of(version.scope).reloading.wait(version)
         assert version.loaded is not None, "it has been loaded now"
         return version.loaded
 
@@ -377,11 +248,11 @@ class Host:
             # It was unloaded before its turn came, with its scope maybe.
             return
         if self.store.scope(version.scope).config.memory_first:
-            await _joined(self._start_unloads(self._supersede(version)))
-        await self._keepers[version.scope].load(version)
+            await self.unloads.carry_out(self.unloads.retire_superseded(version))
+        await self.keepers.load(version)
 
     def _on_available(self, version: Version) -> None:
-        self._start_unloads(self._supersede(version))
+        self.unloads.start(self.unloads.retire_superseded(version))
         # What is loaded later, whatever its number, is to stay when this one is loaded again.
         version.keep_older = True
         self._background.run(self._cleaner.clean())
@@ -394,30 +265,8 @@ class Host:
             )
         return paths - {""}
 
-    async def _switch(self, version: Version, choice: EngineChoice) -> None:
-        await self._keepers[version.scope].switch(version, choice)
-
     def _versions(self) -> list[Version]:
         return [version for scope in self.store.all_scopes() for version in scope.versions()]
-
-    async def _private(self) -> int:
-        return sum(await asyncio.gather(*(keeper.memory_in_use() for keeper in self._keepers.values())))
-
-    async def _give_back(self, version: Version) -> bool:
-        return await self._keepers[version.scope].give_back()
-
-    def _may_evict(self, version: Version) -> bool:
-        return self._keepers[version.scope].may_evict(version)
-
-    async def evict(self, version: Version) -> None:
-        """Takes a version out of memory, if it is evictable and idle; its next prediction loads it again."""
-        await self._keepers[version.scope].evict(version)
-
-    def _supersede(self, version: Version) -> list[Version]:
-        superseded = self.store.superseded(version)
-        for old in superseded:
-            self.store.retire(old)
-        return superseded
 
     @staticmethod
     def _load_error(version: Version) -> ModelhostError:
@@ -436,20 +285,20 @@ class Host:
         versions, _ = self.store.find_unload(request)
         await self._changes.carry_out(self._leave_and_unload(versions, request))
         if wait:
-            await _joined(self._start_unloads(versions))
+            await self.unloads.carry_out(versions)
         return versions
 
     async def _leave_and_unload(self, versions: Sequence[Version], request: UnloadRequest) -> ModelhostError | None:
         error = await self._changes.begin_unload(versions, request)
         if error is None:
-            self._start_unloads(versions)
+            self.unloads.start(versions)
         return error
 
     async def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
         """Puts labels on versions of a model and takes others off, all or none.
 
         Raises:
-            ModelhostError: what `Store.set_labels` raises; STORAGE_FAILED.
+            ModelhostError: what `Labels.set` raises; STORAGE_FAILED.
         """
         await self._changes.carry_out(self._changes.set_labels(model, labels, removed))
 
@@ -460,100 +309,3 @@ class Host:
             ModelhostError: STORAGE_FAILED.
         """
         await self._changes.carry_out(self._changes.set_setting(name, value))
-
-    def discard(self, version: Version) -> None:
-        """Begins to unload a version, whether or not callers see it."""
-        self.store.retire(version)
-        self._start_unloads([version])
-
-    def _start_unloads(self, versions: Sequence[Version]) -> list[asyncio.Task[None]]:
-        """The tasks that unload these versions; started here, unless they are under way."""
-        tasks = []
-        for version in versions:
-            if version.phase is Phase.UNLOADED:
-                continue
-            task = self._unloads.get(version.key)
-            if task is None:
-                task = self._background.run(self._keepers[version.scope].unload(version))
-                self._unloads[version.key] = task
-                task.add_done_callback(partial(self._forget_unload, version.key))
-            tasks.append(task)
-        return tasks
-
-    def _forget_unload(self, key: int, task: asyncio.Task[None]) -> None:
-        self._unloads.pop(key, None)
-
-    # Predictions
-
-    def begin_prediction(
-        self,
-        scope: str,
-        model: str,
-        version: int,
-        label: str,
-        signature: str,
-        inputs: Mapping[str, RawTensor],
-        output_filter: Sequence[str] = (),
-        *,
-        deadline: float | None = None,
-        caller: str = "",
-        priority: int = 0,
-        checks: Checks = NATIVE_CHECKS,
-    ) -> Begun:
-        """Begins to run a signature of a version.
-
-        Raises:
-            ModelhostError, ForeignError: SERVER_DRAINING, RATE_LIMIT, and what `Store.acquire` and `prediction.begin`
-                raise.
-        """
-        self.check_accepting()
-        self._predictions += 1
-        acquired = self.store.acquire(scope, model, version, label)
-        keeper = self._keepers[acquired.scope]
-        if keeper.scope.config.caller_rate_limit:
-            try:
-                keeper.take_turn(caller)
-            except ModelhostError:
-                acquired.release()
-                raise
-        if acquired.phase is Phase.AVAILABLE:
-            acquired.statistics.hit_count += 1
-            start = begin
-        else:
-            start = postpone
-        return start(
-            keeper, acquired, signature, inputs, output_filter,
-            deadline=deadline, caller=caller, priority=priority, checks=checks,
-        )  # fmt: skip
-
-    async def predict_many(
-        self,
-        scope: str,
-        targets: Sequence[Target],
-        inputs: Mapping[str, RawTensor],
-        output_filter: Sequence[str] = (),
-        caller: str = "",
-    ) -> list[Outcome]:
-        """Runs several models of a scope on the same inputs; what became of each, in order.
-
-        Raises:
-            ModelhostError: SERVER_DRAINING, SCOPE_NOT_FOUND, RATE_LIMIT.
-        """
-        self.check_accepting()
-        name = self.store.scope(scope).name
-        for _ in targets:
-            self._keepers[name].take_turn(caller)
-        acquired: list[tuple[Version, str] | ModelhostError] = []
-        for target in targets:
-            try:
-                version = self.store.acquire(name, target.model, target.version, target.label)
-            except ModelhostError as error:
-                acquired.append(error)
-            else:
-                acquired.append((version, target.signature))
-        return await predict_many(self._keepers[name], acquired, inputs, output_filter, caller)
-
-
-async def _joined(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Waits for the tasks; when the caller leaves, they go on."""
-    await asyncio.gather(*(asyncio.shield(task) for task in tasks))

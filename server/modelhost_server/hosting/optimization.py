@@ -83,7 +83,7 @@ class Optimizer:
         Raises:
             ModelhostError: the version cannot be found, converted by this method, or loaded.
         """
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         original = self._find(request)
         if request.samples_file:
             await asyncio.to_thread(self._host.sources.roots.check, request.samples_file)

@@ -8,13 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import Phase
-from ..store.records import Scope, Version
+from ..store.records import Version
 from ..store.resolve import not_available
-from ..store.store import Store
-from .background import Background
-from .waiting import Waiting
+from .means import ScopeMeans
 
 # What ends a wait; RECOVERING does not: its worker died, and the next one loads it.
 _SETTLED = frozenset(
@@ -32,14 +29,11 @@ class Reloading:
         load: loads a version that is RELOADING; how it went is in its phase.
     """
 
-    def __init__(
-        self, scope: Scope, store: Store, waiting: Waiting, background: Background,
-        load: Callable[[Version], Coroutine[Any, Any, None]],
-    ) -> None:  # fmt: skip
-        self._scope = scope
-        self._store = store
-        self._waiting = waiting
-        self._background = background
+    def __init__(self, means: ScopeMeans, load: Callable[[Version], Coroutine[Any, Any, None]]) -> None:
+        self._scope = means.scope
+        self._store = means.server.store
+        self._waiting = means.server.waiting
+        self._background = means.background
         self._load = load
         self._waiting_count = 0
 
@@ -66,7 +60,7 @@ class Reloading:
                 await self._waiting.until(version, _SETTLED)
         except TimeoutError:
             raise ModelhostError(
-                Reason.DEADLINE_EXCEEDED, f"{_name(version)} was still being loaded again when the time was up"
+                Reason.DEADLINE_EXCEEDED, f"{version.resource} was still being loaded again when the time was up"
             ) from None
         finally:
             self._waiting_count -= 1
@@ -78,9 +72,10 @@ class Reloading:
         elif version.phase is not Phase.AVAILABLE:
             # It was there when the prediction came, and whoever asked for a label may get another version now.
             raise ModelhostError(
-                Reason.WORKER_UNAVAILABLE, f"{_name(version)} was unloaded while a prediction waited for it; ask again",
+                Reason.WORKER_UNAVAILABLE,
+                f"{version.resource} was unloaded while a prediction waited for it; ask again",
                 retry_after=_RETRY_SECONDS,
-            )  # fmt: skip
+            )
 
     def begin(self, version: Version) -> None:
         """Begins to load a version, if it is EVICTED.
@@ -107,7 +102,3 @@ class Reloading:
         seconds = min(_MOST_REFUSED, error.retry_after or _RETRY_SECONDS)
         version.refused_until = time.monotonic() + seconds
         self._store.transition(version, Phase.EVICTED, error)
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

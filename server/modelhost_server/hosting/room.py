@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import Phase
 from ..store.records import Version
 from .admission import NoMemoryError
@@ -79,7 +78,7 @@ class Room:
                 return chosen
             # One after the other: what each gives back is known only then.
             victim = versions[chosen[0].key]
-            logger.info("%s is evicted to make room in %s", _name(victim), budget.name)
+            logger.info("%s is evicted to make room in %s", victim.resource, budget.name)
             await self._evict(victim)
         return None
 
@@ -118,12 +117,8 @@ def _error(lack: NoMemoryError, version: Version, refusal: Refusal, seconds: flo
         return lack
     return ModelhostError(
         Reason.THRASHING,
-        f"{_name(version)} cannot be loaded again now: what could be evicted from {lack.budget.name} has just been "
+        f"{version.resource} cannot be loaded again now: what could be evicted from {lack.budget.name} has just been "
         "loaded itself; try again later, or allow more memory (memory_limit_bytes)",
         retry_after=seconds,
-        resource=_name(version),
+        resource=version.resource,
     )
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Sequence
 
 from ..errors import ModelhostError, Reason
 from ..scheduling.lines import Waiting
-from ..store.names import version_resource
 from ..store.phases import Phase
 from ..store.records import Loaded, Version
 from ..tensors import FileRange, RawTensor
@@ -280,7 +279,7 @@ def as_input_error(error: ModelhostError | OSError) -> ModelhostError:
 
 def not_there(version: Version) -> ModelhostError:
     """Why a version that is AVAILABLE cannot be asked at this moment."""
-    resource = version_resource(version.scope, version.model, version.number)
+    resource = version.resource
     return ModelhostError(
         Reason.WORKER_UNAVAILABLE, f"the worker of {resource} is being replaced", resource=resource, retry_after=0.5
     )

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ..errors import ModelhostError, Reason
 from ..store.phases import IN_MEMORY, Phase
-from ..store.records import EngineChoice, Scope, Version
-from ..store.store import Store
+from ..store.records import EngineChoice, Version
 from ..workers.worker import Worker
-from .admission import Admission, Budget
-from .background import Background
-from .blame import Blame
-from .placement import Placement
-from .turns import Turns
+from .means import ScopeMeans
 from .verdicts import needs_tensorflow
-from .workforce import Workforce
 
 logger = logging.getLogger(__name__)
 
@@ -26,26 +20,18 @@ _AGAIN_SECONDS = 10.0
 
 
 class Staffing:
-    """Hires and retires workers of one scope. A new one serves when it holds what the others hold.
+    """Hires and retires workers of one scope. A new one serves when it holds what the others hold."""
 
-    Args:
-        turns: at changing what the workers hold.
-        budgets: that a worker more must fit into.
-    """
-
-    def __init__(
-        self, scope: Scope, store: Store, workers: Workforce, placement: Placement, turns: Turns, blame: Blame,
-        admission: Admission, budgets: Sequence[Budget], background: Background,
-    ) -> None:  # fmt: skip
-        self._scope = scope
-        self._store = store
-        self._workers = workers
-        self._placement = placement
-        self._turns = turns
-        self._blame = blame
-        self._admission = admission
-        self._budgets = budgets
-        self._background = background
+    def __init__(self, means: ScopeMeans) -> None:
+        self._scope = means.scope
+        self._store = means.server.store
+        self._workers = means.workers
+        self._placement = means.placement
+        self._turns = means.turns
+        self._blame = means.blame
+        self._admission = means.server.admission
+        self._budgets = means.budgets
+        self._background = means.background
         self._again: asyncio.TimerHandle | None = None
 
     async def fill(self) -> None:

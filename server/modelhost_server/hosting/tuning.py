@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
-from ..store.names import version_resource
 from ..store.phases import IN_MEMORY, WANTED, Phase
 from ..store.records import Candidate, EngineChoice, Outcome, Tuning, Version
 from ..store.store import Store
@@ -152,7 +151,7 @@ class Tuner:
                 try:
                     tried = await self._try(self._engines, version, concurrency, urgent=False)
                 except ConverterFault as fault:
-                    logger.error("%s stays on tensorflow: %s", _name(version), fault.message)
+                    logger.error("%s stays on tensorflow: %s", version.resource, fault.message)
                     self._store.set_tuning(version, Tuning.OFF, ())
                     return
                 if version.phase not in WANTED:
@@ -162,7 +161,7 @@ class Tuner:
                 self._verdicts.remember(version, concurrency, verdict)
                 logger.info(
                     "%s: %s (found in %.0f s)",
-                    _name(version),
+                    version.resource,
                     explanation(verdict.candidates),
                     time.monotonic() - started,
                 )
@@ -170,7 +169,7 @@ class Tuner:
                 try:
                     await self._switch(version, self._verdicts.choice(version, verdict))
                 except ModelhostError as error:
-                    logger.warning("%s stays on tensorflow: %s", _name(version), error.message)
+                    logger.warning("%s stays on tensorflow: %s", version.resource, error.message)
                     verdict = failed(verdict, f"it could not be loaded: {error.message}")
                     self._verdicts.remember(version, concurrency, verdict)
             self._store.set_tuning(version, Tuning.DONE, verdict.candidates)
@@ -244,7 +243,7 @@ class Tuner:
 
     def note_failure(self, version: Version, concurrency: Concurrency, why: str) -> None:
         """Remembers that the engine of a version failed while it served; TensorFlow has taken over."""
-        logger.warning("%s is served by tensorflow again: %s", _name(version), why)
+        logger.warning("%s is served by tensorflow again: %s", version.resource, why)
         verdict = failed(Verdict(version.candidates), why)
         self._verdicts.remember(version, concurrency, verdict, version.options.engine)
         self._store.set_tuning(version, version.tuning, verdict.candidates)
@@ -256,7 +255,3 @@ def own_engine(path: str) -> str:
         return "litert"
     # What an artifact says of itself is the worker's to read: the one kind there is without a SavedModel is quantized.
     return "litert" if os.path.isfile(os.path.join(path, "artifact.json")) else ""
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

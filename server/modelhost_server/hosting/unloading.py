@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from ..store.names import version_resource
 from ..store.phases import IN_MEMORY, Phase
-from ..store.records import Scope, Version
-from ..store.store import Store
+from ..store.records import Version
 from ..workers.worker import Worker
-from .placement import Placement
+from .means import ScopeMeans
 from .replacement import worth_replacing
-from .turns import Turns
-from .workforce import Workforce
 
 logger = logging.getLogger(__name__)
 
 
 class Unloading:
-    """Unloads versions of one scope.
+    """Unloads and evicts versions of one scope.
 
     Args:
-        loads: of versions by their keys; set when they have ended.
-        turns: at changing what the workers hold.
+        loads: under way, by the keys of their versions; set when they have ended.
         renew: begins to replace workers.
     """
 
     def __init__(
-        self, scope: Scope, store: Store, workers: Workforce, placement: Placement, loads: Mapping[int, asyncio.Event],
-        turns: Turns, renew: Callable[[Collection[Worker]], asyncio.Task[None]],
+        self, means: ScopeMeans, loads: Mapping[int, asyncio.Event],
+        renew: Callable[[Collection[Worker]], asyncio.Task[None]],
     ) -> None:  # fmt: skip
-        self._scope = scope
-        self._store = store
-        self._workers = workers
-        self._placement = placement
+        self._scope = means.scope
+        self._store = means.server.store
+        self._workers = means.workers
+        self._placement = means.placement
+        self._turns = means.turns
         self._loads = loads
-        self._turns = turns
         self._renew = renew
+        # Set when they have ended, too.
+        self._evictions: dict[int, asyncio.Event] = {}
 
     async def unload(self, version: Version) -> None:
         """Takes a version that is DRAINING (or FREEING, when it FAILED) out of the scope."""
@@ -51,17 +48,28 @@ class Unloading:
         stuck = [] if drained else [w for w in self._workers.all if version.key in w.link.busy_keys()]
         for worker in stuck:
             logger.warning(
-                "%s was still running when its drain timeout ended; its worker is being replaced", _name(version)
+                "%s was still running when its drain timeout ended; its worker is being replaced", version.resource
             )
             worker.loaded.discard(version.key)
         wasteful = await self._free(version)
         self._store.transition(version, Phase.UNLOADED)
         await self._give_back([*stuck, *wasteful])
 
-    async def evict(self, version: Version) -> Callable[[], Awaitable[None]]:
-        """Takes a version that is EVICTED out of the workers; what gives back what they hold of it nevertheless."""
-        wasteful = await self._free(version)
-        return lambda: self._give_back(wasteful)
+    async def evict(self, version: Version) -> None:
+        """Takes a version out of the workers, which stays in the scope; answers when what it had is given back."""
+        self._store.transition(version, Phase.EVICTED)
+        ended = self._evictions[version.key] = asyncio.Event()
+        try:
+            wasteful = await self._free(version)
+        finally:
+            del self._evictions[version.key]
+            ended.set()
+        await self._give_back(wasteful)
+
+    async def evicted(self, version: Version) -> None:
+        """Returns when no worker holds a version any more that is being evicted, if it is."""
+        if eviction := self._evictions.get(version.key):
+            await eviction.wait()
 
     async def _free(self, version: Version) -> list[Worker]:
         """Frees a version in all workers; those that are worth replacing after that."""
@@ -119,7 +127,3 @@ class Unloading:
         except TimeoutError:
             return False
         return True
-
-
-def _name(version: Version) -> str:
-    return version_resource(version.scope, version.model, version.number)

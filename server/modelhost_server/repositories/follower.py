@@ -220,7 +220,7 @@ class Follower:
     async def _ensure_scope(self) -> None:
         name = self.directory.scope
         if all(scope.name != name for scope in self._host.store.all_scopes()):
-            await self._host.create_scope(name, self._host.scope_defaults, is_kept=False)
+            await self._host.scopes.create(name, self._host.scope_defaults, is_kept=False)
 
     def _version(self, number: int) -> Version | None:
         """The store's record of a version, whoever loaded it."""
@@ -280,12 +280,12 @@ class Follower:
         for label, number in self._labels.items():
             version = self._version(number)
             if label not in wanted and version is not None:
-                store.remove_label(version, label)
+                store.labels.remove(version, label)
         self._labels = dict(wanted)
         for label, number in wanted.items():
             version = self._version(number)
             if version is not None and version.phase in SERVED:
-                store.add_labels(version, (label,), of_directory=True)
+                store.labels.add(version, (label,), of_directory=True)
 
     def _forget(self) -> None:
         for number, found in list(self._found.items()):

@@ -94,7 +94,7 @@ class ModelControl:
             ModelhostError: SERVER_DRAINING, STORAGE_FAILED.
             ForeignError: why it is not loaded; what served before still does.
         """
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         self._check_explicit()
         error = await self.load_always(key, ask)
         if error is not None:
@@ -261,7 +261,7 @@ class ModelControl:
         """A model is loaded as a whole or not at all: what came new goes again, and what failed to replace another."""
         for number, version in new.items():
             if (number in failures) == (number in serving):
-                self._host.discard(version)
+                self._host.unloads.discard(version)
                 if number not in failures:
                     known.unloaded[number] = Wanted(version.source, version.options, version.description)
 
@@ -270,7 +270,7 @@ class ModelControl:
         versions = self._versions(key)
         for number in numbers:
             if number in versions:
-                self._host.discard(versions[number])
+                self._host.unloads.discard(versions[number])
 
     # What is hosted
 

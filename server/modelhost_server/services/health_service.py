@@ -54,7 +54,7 @@ class HealthService:
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status now, and whenever it changes."""
         news = asyncio.Event()
-        stops = [self._host.store.events.listen(lambda event: news.set()), self._host.on_drain(news.set)]
+        stops = [self._host.store.events.listen(lambda event: news.set()), self._host.draining.listen(news.set)]
         last = None
         try:
             while True:
@@ -63,7 +63,7 @@ class HealthService:
                 if status != last:
                     yield _Status(status=status)
                     last = status
-                self._host.check_accepting()
+                self._host.draining.check_accepting()
                 await news.wait()
         finally:
             for stop in stops:
@@ -76,7 +76,7 @@ class HealthService:
         )
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
-        serving = _Status.NOT_SERVING if self._host.draining else _Status.SERVING
+        serving = _Status.NOT_SERVING if self._host.draining.has_begun else _Status.SERVING
         if service in self._services:
             return serving
         parts = service.split("/")

@@ -178,12 +178,12 @@ async def predict_stream(
     """
     stream: PredictionStream[Any, Any, Answer] = PredictionStream(exchange, call)
     # A drain ends the reading; what has been read is answered.
-    stop_listening = host.on_drain(stream.end_reading)
+    stop_listening = host.draining.listen(stream.end_reading)
     try:
         async for message in stream.answers(requests):
             yield message
     except asyncio.CancelledError:
-        host.check_accepting()
+        host.draining.check_accepting()
         raise
     finally:
         stop_listening()

@@ -1,174 +1,95 @@
-"""Takes the pieces of an upload's files, and makes a model of them once all are there. Blocking: for threads."""
+"""What one call sends of an upload. What takes time is done in threads, to its end also when the call has left."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, ParamSpec, TypeVar
 
-from ..errors import ModelhostError, Reason, brief
-from .disk import publish, size_of
-from .manifest import ARCHIVE, Manifest, archive_kind, invalid
-from .unpacking import unpack_apart
+from ..errors import ModelhostError, Reason
+from .disk import storing
+from .pieces import Pieces
+from .upload_folder import Key, UploadFolder, unknown_upload
 
-_PIECE_BYTES = 1 << 20
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-class Receiver:
-    """Writes one upload's files.
+class Receiving:
+    """An upload that one call is sending.
 
     Args:
-        folder: of the upload; what has arrived before is there.
-        manifest: what was announced.
-        check: raises when the work is no longer wanted.
+        folder: where it goes.
+        key: the upload.
+        on_end: called when the call has ended.
+
+    Attributes:
+        size: bytes that were missing when it began.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, check: Callable[[], None]) -> None:
+    def __init__(self, folder: UploadFolder, key: Key, on_end: Callable[[], object]) -> None:
         self._folder = folder
-        self._manifest = manifest
-        self._check = check
-        self._index = -1
-        self._file: IO[bytes] | None = None
-        self._arrived = 0
-        # None for a file whose beginning came in an earlier call: it is hashed when all is there.
-        self._hash: Any = None
-        self._right: set[int] = set()
+        self._key = key
+        self._on_end = on_end
+        self._pieces: Pieces | None = None
+        self._work: asyncio.Future[Any] | None = None
+        self._is_full = False
+        self._is_revoked = False
+        self.size = 0
 
-    def write(self, index: int, offset: int, data: bytes) -> None:
+    async def begin(self) -> None:
+        """Finds what was announced.
+
+        Raises:
+            ModelhostError: UPLOAD_NOT_FOUND, STORAGE_FAILED.
+        """
+        self._pieces, self.size = await self._do(self._folder.open, self._key)
+
+    async def write(self, index: int, offset: int, data: bytes) -> None:
         """Takes a piece.
 
         Raises:
-            ModelhostError: UPLOAD_INVALID.
-            OSError: it cannot be written.
+            ModelhostError: UPLOAD_INVALID, STORAGE_FAILED; UPLOAD_NOT_FOUND when its scope has been deleted.
         """
-        if not data:
-            return
-        if not 0 <= index < len(self._manifest.files):
-            raise invalid(f"file: expected the index of one of {len(self._manifest.files)} files; got {index}")
-        if index != self._index:
-            self._open(index)
-        announced = self._manifest.files[index]
-        if offset != self._arrived:
-            raise invalid(
-                f"{brief(announced.path)}: expected the piece at offset {self._arrived}; got the one at {offset}"
-            )
-        if offset + len(data) > announced.size:
-            raise invalid(
-                f"{brief(announced.path)}: expected {announced.size} bytes as announced; "
-                f"got {offset + len(data)} and maybe more"
-            )
-        assert self._file is not None
-        self._file.write(data)
-        self._arrived += len(data)
-        if self._hash is not None:
-            self._hash.update(data)
-            if self._arrived == announced.size:
-                self._compare(index, self._hash.hexdigest())
+        assert self._pieces is not None
+        await self._do(self._pieces.write, index, offset, data)
 
-    def _open(self, index: int) -> None:
-        self.close()
-        path = part_path(self._folder, self._manifest, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what is written counts as arrived, also when this process is killed.
-        self._file = path.open("ab", buffering=0)
-        self._index, self._arrived = index, self._file.tell()
-        self._hash = None if self._arrived else hashlib.sha256()
-
-    def close(self) -> None:
-        """Closes what is open; the receiver may go on afterwards."""
-        if self._file is not None:
-            self._file.close()
-        self._file, self._index, self._hash = None, -1, None
-
-    def finish(self, target: Path, limit: int) -> int:
-        """Checks that all is there and right, and gives it its place; its size in bytes.
+    async def finish(self) -> int:
+        """Makes a complete upload of it; its size. When the caller leaves, it is made all the same.
 
         Raises:
-            ModelhostError: UPLOAD_INVALID, UPLOAD_LIMIT.
-            OSError: it cannot be written.
+            ModelhostError: UPLOAD_INVALID, UPLOAD_LIMIT, STORAGE_FAILED.
         """
-        self.close()
-        lacking = missing(self._folder, self._manifest)
-        if lacking:
-            index, offset = lacking[0]
-            raise invalid(
-                f"it is not complete: {len(lacking)} files are missing or were cut off, the first is "
-                f"{brief(self._manifest.files[index].path)} at {offset} bytes; PrepareUpload tells what to send"
-            )
-        for index in range(len(self._manifest.files)):
-            if index not in self._right:
-                self._compare(index, self._hashed(part_path(self._folder, self._manifest, index)))
-        content = _content(self._folder)
-        if self._manifest.format == ARCHIVE:
-            self._unpack(part_path(self._folder, self._manifest, 0), content, limit)
-        size = size_of(content)
-        publish(content, target)
-        return size
+        assert self._pieces is not None
+        return await self._do(self._folder.complete, self._key, self._pieces)
 
-    def _unpack(self, archive: Path, content: Path, limit: int) -> None:
-        # Of an attempt that was cut off.
-        shutil.rmtree(content, ignore_errors=True)
-        content.mkdir()
+    async def revoke(self) -> None:
+        """Takes no more; answers when nothing is being written."""
+        self._is_revoked = True
+        if self._work is not None:
+            await asyncio.gather(self._work, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends the sending, once what is under way is done; cancelling does not stop that."""
+        await asyncio.shield(asyncio.ensure_future(self._close()))
+
+    async def _close(self) -> None:
+        if self._work is not None:
+            await asyncio.gather(self._work, return_exceptions=True)
+        if self._pieces is not None:
+            self._pieces.close()
+        await self._folder.run(self._folder.end, self._key, self._is_full)
+        self._on_end()
+
+    async def _do(
+        self, work: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
+        if self._is_revoked:
+            raise unknown_upload(self._key)
+        self._work = doing = asyncio.ensure_future(self._folder.run(work, *args, **kwargs))
         try:
-            unpack_apart(archive, content, limit, self._check)
+            with storing("the upload"):
+                return await asyncio.shield(doing)
         except ModelhostError as error:
-            shutil.rmtree(content)
-            if error.reason in (Reason.UPLOAD_INVALID, Reason.UPLOAD_LIMIT):
-                # It is what was announced, and will never be what may be uploaded.
-                shutil.rmtree(self._folder)
+            self._is_full = self._is_full or error.reason is Reason.STORAGE_FAILED
             raise
-
-    def _hashed(self, path: Path) -> str:
-        total = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                self._check()
-                total.update(piece)
-        return total.hexdigest()
-
-    def _compare(self, index: int, digest: str) -> None:
-        announced = self._manifest.files[index]
-        if digest != announced.sha256:
-            self.close()
-            # So that it is sent again from its beginning.
-            part_path(self._folder, self._manifest, index).unlink()
-            raise invalid(
-                f"{brief(announced.path)}: expected content with the SHA-256 {announced.sha256}; got {digest}; "
-                "it may have changed while it was read: announce it anew"
-            )
-        self._right.add(index)
-
-
-def missing(folder: Path, manifest: Manifest) -> list[tuple[int, int]]:
-    """The files that have not arrived, by their index, and how many bytes of each have; empty files have arrived.
-
-    Raises:
-        OSError: an empty file cannot be written.
-    """
-    lacking = []
-    for index, announced in enumerate(manifest.files):
-        path = part_path(folder, manifest, index)
-        try:
-            arrived = path.stat().st_size
-        except OSError:
-            arrived = 0
-            if announced.size == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-        if arrived < announced.size:
-            lacking.append((index, arrived))
-    return lacking
-
-
-def part_path(folder: Path, manifest: Manifest, index: int) -> Path:
-    """Where a file of an upload that is on its way is: an archive beside what is unpacked from it."""
-    path = manifest.files[index].path
-    if manifest.format == ARCHIVE:
-        return folder / f"archive{archive_kind(path)}"
-    return _content(folder) / path
-
-
-def _content(folder: Path) -> Path:
-    return folder / "content"

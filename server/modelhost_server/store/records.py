@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelhostError
 from ..tensors import SignatureSpec, VariableSpec
+from .names import version_resource
 from .phases import SERVED, Phase, State
 
 _CORES = len(os.sched_getaffinity(0))
@@ -284,6 +285,11 @@ class Version:
     def state(self) -> State:
         """What callers see."""
         return self.phase.state
+
+    @property
+    def resource(self) -> str:
+        """Its name in messages and errors."""
+        return version_resource(self.scope, self.model, self.number)
 
     @property
     def has_been_served(self) -> bool:

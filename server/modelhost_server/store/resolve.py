@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ModelhostError, Reason, brief
-from .names import check_label, check_name, model_resource, version_resource
+from .names import check_label, check_name, model_resource
 from .phases import SERVED, WANTED, Phase
 from .records import Model, Scope, Version
 
@@ -70,7 +70,7 @@ def next_to_serve(model: Model) -> Version:
 
 def not_available(version: Version) -> ModelhostError:
     """Why a version does not answer predictions."""
-    resource = version_resource(version.scope, version.model, version.number)
+    resource = version.resource
 
     def error(reason: Reason, message: str, retry_after: float | None = None) -> ModelhostError:
         found = ModelhostError(reason, f"{resource} {message}", retry_after=retry_after, resource=resource)

@@ -5,33 +5,21 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ..errors import ModelhostError, Reason, brief
 from .events import DEFAULT_CAPACITY, Event, EventLog
-from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource, version_resource
+from .labels import Labels, coming_labels
+from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource
+from .numbers import check_number, check_same, next_number
 from .operations import LoadRequest, UnloadRequest
 from .pages import page
 from .phases import SERVED, WANTED, Phase, check_transition
 from .records import Candidate, Loaded, Model, Progress, Scope, ScopeConfig, Tuning, Version
 from .requests import RequestMemory
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
-
-_MAX_VERSION = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class LabelsBefore:
-    """Where labels of a model were, which of them a directory asked for, which versions that were not there they were
-    waiting for, and the keys of those on their way that were to have them.
-    """
-
-    labels: Mapping[str, int]
-    of_directory: Collection[str]
-    coming: Mapping[str, int]
-    wanted: Mapping[int, tuple[str, ...]]
-
+from .succession import forget, superseded, take_place
 
 # Whether a scope is there for who asks.
 Sees = Callable[[str], bool]
@@ -51,10 +39,11 @@ def no_scope(name: str) -> ModelhostError:
 
 
 class Store:
-    """Scopes, models, versions, their phases, labels and handles."""
+    """Scopes, models, versions, their phases and handles; `labels` are changed on their own."""
 
     def __init__(self, event_capacity: int = DEFAULT_CAPACITY, first_revision: int = 0) -> None:
         self.events = EventLog(event_capacity, first_revision)
+        self.labels = Labels(self.scope, self._changed)
         self._scopes: dict[str, Scope] = {}
         self._keys = itertools.count(1)
         self.loads: RequestMemory[LoadRequest, Version] = RequestMemory()
@@ -153,31 +142,26 @@ class Store:
         for label in request.labels:
             check_label(label)
         asked = request.version or request.found_version
-        if not 0 <= asked <= _MAX_VERSION:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST,
-                f"version: expected 0 (the next number) to {_MAX_VERSION}; got {asked}",
-                field="version",
-            )
+        check_number(asked)
         remembered = self.loads.recall(request.memory_id, request)
         if remembered is not None:
             return remembered, False
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
         model = scope.models.get(request.model)
-        number = asked or self._next_number(scope, request.model)
+        number = asked or next_number(scope, request.model)
         existing = model.versions.get(number) if model else None
         is_taken = existing is not None and existing.phase is not Phase.FAILED
         if existing is not None and is_taken and not request.replaces:
-            self._check_same(existing, request)
-            self.add_labels(existing, request.labels)
+            check_same(existing, request)
+            self.labels.add(existing, request.labels)
             self.loads.remember(request.memory_id, request, existing)
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
         version = Version(
             scope.name, request.model, number, next(self._keys), request.source, request.path, request.options,
-            (*request.labels, *self._coming_labels(scope, request.model, number)), request.keep_older,
+            (*request.labels, *coming_labels(scope, request.model, number)), request.keep_older,
             request.samples_file, request.check_loaded, request.description, request.derived_from, request.derivation,
             is_kept=request.is_kept,
         )  # fmt: skip
@@ -188,122 +172,6 @@ class Store:
         self.loads.remember(request.memory_id, request, version)
         self._changed(version, is_seen=not is_taken)
         return version, True
-
-    @staticmethod
-    def _coming_labels(scope: Scope, model: str, number: int) -> list[str]:
-        return [label for label, on in scope.coming_labels.get(model, {}).items() if on == number]
-
-    def add_labels(self, version: Version, labels: tuple[str, ...], of_directory: bool = False) -> None:
-        """Moves labels to a version: at once, or together with those that its first load will put on. What the model's
-        directory asks for (`of_directory`) it asks for again after a start.
-        """
-        scope = self.scope(version.scope)
-        model = scope.models[version.model]
-        if not version.has_been_served:
-            version.labels_wanted = tuple(dict.fromkeys((*version.labels_wanted, *labels)))
-            if not version.is_kept and labels:
-                scope.coming_labels.setdefault(model.name, {}).update(dict.fromkeys(labels, version.number))
-        elif any(model.labels.get(label) != version.number for label in labels):
-            for label in labels:
-                self._place_label(scope, model, label, version.number, of_directory)
-            self._changed(version)
-
-    @staticmethod
-    def _place_label(scope: Scope, model: Model, label: str, number: int, of_directory: bool = False) -> None:
-        model.labels[label] = number
-        (model.directory_labels.add if of_directory else model.directory_labels.discard)(label)
-        scope.coming_labels.get(model.name, {}).pop(label, None)
-
-    @staticmethod
-    def _forget_wanted(model: Model, label: str, before: Version) -> None:
-        for other in (*model.versions.values(), *model.others):
-            if (other.created, other.key) < (before.created, before.key):
-                other.labels_wanted = tuple(wanted for wanted in other.labels_wanted if wanted != label)
-
-    def set_labels(self, model: Model, labels: Mapping[str, int], removed: Collection[str]) -> None:
-        """Puts labels on versions of a model and takes others off, all or none.
-
-        Raises:
-            ModelhostError: INVALID_NAME, INVALID_REQUEST, VERSION_NOT_FOUND, VERSION_FAILED, VERSION_UNLOADING.
-        """
-        placed = [(check_label(label), find_version(model, number, "")) for label, number in labels.items()]
-        for label in removed:
-            check_label(label)
-            if label in labels:
-                raise ModelhostError(
-                    Reason.INVALID_REQUEST, f"remove: expected labels that `labels` has not; got {brief(label)}",
-                    field="remove",
-                )  # fmt: skip
-        for _, version in placed:
-            if version.phase not in WANTED:
-                raise not_available(version)
-        # A version on its way must not take back later what is decided now.
-        for version in (*model.versions.values(), *model.others):
-            version.labels_wanted = tuple(
-                label for label in version.labels_wanted if label not in labels and label not in removed
-            )
-        for label in removed:
-            self.scope(model.scope).coming_labels.get(model.name, {}).pop(label, None)
-            if label in model.labels:
-                self.remove_label(model.versions[model.labels[label]], label)
-        for label, version in placed:
-            self.add_labels(version, (label,))
-
-    def put_back_labels(self, model: Model, labels: Collection[str], before: LabelsBefore) -> None:
-        """Puts some labels where they were before."""
-        scope = self.scope(model.scope)
-        for version in (*model.versions.values(), *model.others):
-            were = before.wanted.get(version.key, ())
-            others = [label for label in version.labels_wanted if label not in labels]
-            version.labels_wanted = tuple(dict.fromkeys((*were, *others)))
-        for label in labels:
-            number = before.labels.get(label, 0)
-            if number in model.versions and model.labels.get(label) != number:
-                self._place_label(scope, model, label, number, label in before.of_directory)
-                self._changed(model.versions[number])
-            elif not number and label in model.labels:
-                self.remove_label(model.versions[model.labels[label]], label)
-            if label in before.coming:
-                scope.coming_labels.setdefault(model.name, {})[label] = before.coming[label]
-
-    def labels_before(self, model: Model) -> LabelsBefore:
-        """Where the labels of a model are, before they are changed."""
-        wanted = {version.key: version.labels_wanted for version in (*model.versions.values(), *model.others)}
-        coming = self.scope(model.scope).coming_labels.get(model.name, {})
-        return LabelsBefore(dict(model.labels), frozenset(model.directory_labels), dict(coming), wanted)
-
-    def remove_label(self, version: Version, label: str) -> None:
-        """Takes a label off a version, if it is there."""
-        model = self.scope(version.scope).models[version.model]
-        if model.labels.get(label) == version.number:
-            del model.labels[label]
-            self._changed(version)
-
-    def _next_number(self, scope: Scope, model_name: str) -> int:
-        model = scope.models.get(model_name)
-        live = [v.number for v in model.versions.values() if v.phase is not Phase.FAILED] if model else []
-        number = max([scope.highest.get(model_name, 0), *live]) + 1
-        if number > _MAX_VERSION:
-            raise ModelhostError(
-                Reason.INVALID_REQUEST, "version: there is no next number; give one yourself", field="version"
-            )
-        return number
-
-    @staticmethod
-    def _check_same(existing: Version, request: LoadRequest) -> None:
-        resource = version_resource(existing.scope, existing.model, existing.number)
-        if existing.phase not in WANTED:
-            raise ModelhostError(
-                Reason.VERSION_UNLOADING, f"{resource} is being unloaded; load it again when that is done",
-                resource=resource, retry_after=1.0,
-            )  # fmt: skip
-        if (existing.source, existing.options) != (request.source, request.options):
-            raise ModelhostError(
-                Reason.VERSION_ALREADY_EXISTS,
-                f"{resource} exists, loaded from {brief(existing.source, 200)} or with other options; unload it first, "
-                "or load under another version number",
-                resource=resource,
-            )
 
     def begin_unload(self, request: UnloadRequest) -> tuple[tuple[Version, ...], bool]:
         """The versions to unload, now taking no new handles, and whether this is news (False for a repeated request).
@@ -344,20 +212,8 @@ class Store:
             self.transition(version, Phase.FREEING)
 
     def superseded(self, version: Version) -> list[Version]:
-        """The versions that a version takes the place of: the one of its number, and older ones."""
-        model = self.scope(version.scope).models[version.model]
-        current = model.versions.get(version.number)
-        same_number = [*([current] if current is not None else []), *model.others_of(version.number)]
-        replaced = [other for other in same_number if other is not version]
-        if version.keep_older:
-            return replaced
-        labelled = set(model.labels.values())
-        return replaced + [
-            other
-            for other in model.newest_first()
-            if other.number < version.number and other.number not in labelled
-            and ((other.phase in WANTED and not other.labels_wanted) or other.phase is Phase.FAILED)
-        ]  # fmt: skip
+        """The versions that a version takes the place of."""
+        return superseded(self.scope(version.scope).models[version.model], version)
 
     def transition(self, version: Version, phase: Phase, error: ModelhostError | None = None) -> None:
         """Moves a version to another phase; the only place that does.
@@ -380,42 +236,18 @@ class Store:
         elif phase is Phase.EVICTED and before is not Phase.RELOADING:
             version.statistics.eviction_count += 1
         if phase in SERVED:
-            self._take_place(model, version)
+            take_place(model, version)
             scope.highest[version.model] = max(scope.highest.get(version.model, 0), version.number)
-            labels, version.labels_wanted = version.labels_wanted, ()
-            for label in labels:
-                self._place_label(scope, model, label, version.number)
-                # Whoever asked for the label before must not take it back when that load ends later.
-                self._forget_wanted(model, label, before=version)
+            self.labels.add_wanted(version)
         # While another has its number, callers see that one.
         is_seen = version not in model.others
         if phase is Phase.UNLOADED:
-            self._forget(model, version)
+            scope.past.add(version.statistics)
+            forget(model, version)
+            if not model.versions:
+                del scope.models[model.name]
         model.serving = served_version(model)
         self._changed(version, is_seen)
-
-    @staticmethod
-    def _take_place(model: Model, version: Version) -> None:
-        """A version that replaces another does so now that it is served."""
-        if version in model.others:
-            model.others.remove(version)
-            model.others.append(model.versions[version.number])
-            model.versions[version.number] = version
-
-    def _forget(self, model: Model, version: Version) -> None:
-        self.scope(version.scope).past.add(version.statistics)
-        if version in model.others:
-            model.others.remove(version)
-        # A FAILED version may have been replaced by a new load of the same number.
-        elif model.versions.get(version.number) is version:
-            del model.versions[version.number]
-            for other in model.others_of(version.number)[:1]:
-                model.others.remove(other)
-                model.versions[version.number] = other
-                return
-            model.labels = {label: number for label, number in model.labels.items() if number != version.number}
-        if not model.versions:
-            del self.scope(version.scope).models[version.model]
 
     def set_loaded(self, version: Version, loaded: Loaded) -> None:
         """Notes what a worker said of a version it loaded."""
@@ -469,12 +301,7 @@ class Store:
         scope = self.scope(scope_name)
         if highest:
             scope.highest[name] = highest
-        model = scope.models.get(name)
-        for label, number in labels.items():
-            if model is not None and number in model.versions:
-                model.labels[label] = number
-            else:
-                scope.coming_labels.setdefault(name, {})[label] = number
+        self.labels.restore(scope, name, labels)
 
     # Looking up
 

@@ -75,7 +75,7 @@ class ModelService:
                 # One that cannot be loaded now is described without what it takes.
                 with suppress(ModelhostError):
                     await self._host.learn(version)
-        await self._host.keeper(model.scope).measure_shared(model.newest_first())
+        await self._host.keepers.of(model.scope).measure_shared(model.newest_first())
         return pb.GetModelResponse(model=model_message(model, request.view or FULL, request.version))
 
     async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:

@@ -83,7 +83,7 @@ async def watch(host: Host, request: pb.WatchModelsRequest, call: Call) -> Async
             progressed[version.key] = version
             news.set()
 
-    stops = [store.events.listen(lambda event: news.set()), host.on_drain(news.set)]
+    stops = [store.events.listen(lambda event: news.set()), host.draining.listen(news.set)]
     if request.include_progress:
         stops.append(store.listen_to_progress(on_progress))
     try:
@@ -93,7 +93,7 @@ async def watch(host: Host, request: pb.WatchModelsRequest, call: Call) -> Async
                 yield _existing(existing, store.model(existing.scope, existing.model).labels, view)
             yield pb.WatchModelsResponse(type=pb.WATCH_EVENT_TYPE_SYNCED, revision=revision)
         while True:
-            host.check_accepting()
+            host.draining.check_accepting()
             news.clear()
             for event in store.events.since(revision):
                 revision = event.revision

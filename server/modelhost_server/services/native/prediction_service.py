@@ -54,7 +54,7 @@ class PredictionService:
         regions = self._host.regions.of(call.owner)
         inputs = found_inputs(request.inputs, regions)
         check_places(message, regions)
-        return self._host.begin_prediction(
+        return self._host.predictions.begin(
             message.scope, message.model, version, label, message.signature, inputs, message.output_filter,
             deadline=call.deadline, caller=call.who, priority=message.priority,
         )  # fmt: skip
@@ -78,7 +78,7 @@ class PredictionService:
             )
         targets = [Target(target.model, *_choice(target), target.signature) for target in request.targets]
         inputs = found_inputs(raw_inputs(request.inputs), self._host.regions.of(call.owner))
-        outcomes = await self._host.predict_many(request.scope, targets, inputs, request.output_filter, call.who)
+        outcomes = await self._host.predictions.many(request.scope, targets, inputs, request.output_filter, call.who)
         return PredictManyResponse(results=[_result(outcome) for outcome in outcomes])
 
     def predict_stream(self, requests: AsyncIterator[PredictStreamRequest], call: Call) -> AsyncIterator[Any]:

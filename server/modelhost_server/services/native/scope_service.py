@@ -30,26 +30,26 @@ class ScopeService:
 
     async def create_scope(self, request: pb.CreateScopeRequest, call: Call) -> pb.CreateScopeResponse:
         """Creates a scope and starts its workers."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         config = _merged(self._host.scope_defaults, self._host.scope_defaults, request.config, _FIELDS)
-        scope = await self._host.create_scope(request.scope, config, request.allow_existing)
-        return pb.CreateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
+        scope = await self._host.scopes.create(request.scope, config, request.allow_existing)
+        return pb.CreateScopeResponse(scope=await scope_message(self._host.keepers.of(scope.name)))
 
     async def get_scope(self, request: pb.GetScopeRequest, call: Call) -> pb.GetScopeResponse:
         """Describes a scope."""
         name = self._host.store.scope(request.scope).name
-        return pb.GetScopeResponse(scope=await scope_message(self._host.keeper(name)))
+        return pb.GetScopeResponse(scope=await scope_message(self._host.keepers.of(name)))
 
     async def list_scopes(self, request: pb.ListScopesRequest, call: Call) -> pb.ListScopesResponse:
         """Lists scopes by name."""
         scopes, token = self._host.store.scopes(request.page_size, request.page_token, call.sees)
         return pb.ListScopesResponse(
-            scopes=[await scope_message(self._host.keeper(scope.name)) for scope in scopes], next_page_token=token
+            scopes=[await scope_message(self._host.keepers.of(scope.name)) for scope in scopes], next_page_token=token
         )
 
     async def update_scope(self, request: pb.UpdateScopeRequest, call: Call) -> pb.UpdateScopeResponse:
         """Changes a scope's configuration."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         paths = list(request.update_mask.paths) or _FIELDS
         for path in paths:
             if path not in _FIELDS:
@@ -60,13 +60,13 @@ class ScopeService:
                 )
         current = self._host.store.scope(request.scope)
         config = _merged(current.config, self._host.scope_defaults, request.config, paths)
-        scope = await self._host.update_scope(current.name, config)
-        return pb.UpdateScopeResponse(scope=await scope_message(self._host.keeper(scope.name)))
+        scope = await self._host.scopes.update(current.name, config)
+        return pb.UpdateScopeResponse(scope=await scope_message(self._host.keepers.of(scope.name)))
 
     async def delete_scope(self, request: pb.DeleteScopeRequest, call: Call) -> pb.DeleteScopeResponse:
         """Deletes a scope and ends its workers."""
         try:
-            await self._host.delete_scope(request.scope, request.force)
+            await self._host.scopes.delete(request.scope, request.force)
         except ModelhostError as error:
             if not (request.allow_missing and error.reason is Reason.SCOPE_NOT_FOUND):
                 raise

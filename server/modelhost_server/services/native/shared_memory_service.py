@@ -16,7 +16,7 @@ class SharedMemoryService:
 
     async def register_region(self, request: pb.RegisterRegionRequest, call: Call) -> pb.RegisterRegionResponse:
         """Makes a region known."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         self._host.regions.of(call.owner).register(request.region, request.file_name, request.byte_size)
         return pb.RegisterRegionResponse()
 

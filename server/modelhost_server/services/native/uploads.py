@@ -57,7 +57,7 @@ class ModelUploads:
         try:
             piece: pb.UploadModelRequest | None = first
             while piece is not None:
-                self._host.check_accepting()
+                self._host.draining.check_accepting()
                 await receiving.write(piece.file, piece.offset, piece.data)
                 piece = await _next(requests)
             size = await receiving.finish()
@@ -66,7 +66,7 @@ class ModelUploads:
         return pb.UploadModelResponse(source=source, byte_size=size)
 
     def _scope(self, name: str) -> Scope:
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         scope = self._host.store.scope(name)
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {scope.name!r} is being deleted")

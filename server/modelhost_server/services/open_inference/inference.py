@@ -87,7 +87,7 @@ class Inference:
         try:
             # Of a stream, each request by itself.
             call.require(Role.PREDICT, scope)
-            return self._host.begin_prediction(
+            return self._host.predictions.begin(
                 scope, model, version, label, request.options.signature, request.inputs, request.outputs,
                 deadline=call.deadline, caller=call.who, priority=request.options.priority,
                 checks=self._checks.checks(),

@@ -83,7 +83,7 @@ def is_ready(host: Host, model: str, version: str) -> bool:
         if error.code is Code.INVALID_ARGUMENT:
             raise
         return False
-    return not host.draining
+    return not host.draining.has_begun
 
 
 def ready_versions(host: Host, model: str = "") -> Iterator[Version]:

@@ -29,7 +29,7 @@ class ServerHandler:
 
     async def server_ready(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:
         """Whether the server takes requests."""
-        return pb.ServerReadyResponse(ready=not self._host.draining)
+        return pb.ServerReadyResponse(ready=not self._host.draining.has_begun)
 
     async def server_metadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
         """What the server is."""

@@ -33,7 +33,7 @@ class SharedMemoryHandler:
         self, request: pb.SystemSharedMemoryRegisterRequest, call: Call
     ) -> pb.SystemSharedMemoryRegisterResponse:
         """Makes a region known."""
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         self._host.regions.of(call.owner).check_enabled()
         own = self._regions.of(call.owner)
         # Objects have names that can be guessed: what is another one's is not to be had by its name.

@@ -27,6 +27,10 @@ class KeptConfig:
         self._host = host
         self._said = said
 
+    def over(self, host: Host) -> KeptConfig:
+        """The same of another host."""
+        return KeptConfig(host, self._said)
+
     async def keep(self, config: pb.ModelConfigList) -> None:
         """Has this config in force at the next start, too.
 

@@ -76,7 +76,7 @@ class ModelService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        self._host.check_accepting()
+        self._host.draining.check_accepting()
         wanted = directories(request.config.model_config_list)
         await asyncio.to_thread(self._check_roots, wanted)
         check_labels(wanted, self._host.store, self._labels_may_wait)

@@ -32,7 +32,7 @@ def begin(
     """
     check_target(target)
     try:
-        return host.begin_prediction(
+        return host.predictions.begin(
             *target.place, target.version or 0, target.label or "", target.signature, inputs, output_filter,
             deadline=call.deadline, caller=call.who, checks=checks,
         )  # fmt: skip
@@ -49,7 +49,7 @@ async def acquired(host: Host, target: Target) -> AsyncIterator[Version]:
     """
     check_target(target)
     try:
-        host.check_accepting()
+        host.draining.check_accepting()
         version = host.store.acquire(*target.place, target.version or 0, target.label or "")
     except ModelhostError as error:
         raise servable_error(target, error) from None
