@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ..cached import read_cached
 from ..errors import ModelhostError, Reason, brief
 from .disk import check_room, detach, size_of, storing
 from .manifest import Manifest, check_manifest, over_limit
@@ -28,6 +29,7 @@ SCHEME = "upload:"
 _THREADS = 4
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_PARTIAL = 64
+_MAX_MANIFEST_BYTES = 256 << 20
 # After its last byte.
 _PARTIAL_SECONDS = 3600.0
 # Without a version that uses it.
@@ -53,7 +55,7 @@ class Uploads:
     """All uploads. Methods are called on the event loop; what takes time is done in threads.
 
     Args:
-        folder: nobody else writes there.
+        folder: nobody else writes there, but models do where it is in the cache.
         limit: bytes that an upload may have, unpacked, and that those together may have that no version uses.
     """
 
@@ -148,8 +150,12 @@ class Uploads:
         """
         partial = self._partial(key)
         try:
-            manifest = Manifest.from_json((partial / "manifest").read_text())
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = Manifest.from_json(read_cached(partial / "manifest", _MAX_MANIFEST_BYTES).decode())
+            # Models may write where it is kept. Its files are to be written: they must be what was announced.
+            check_manifest(manifest, self.limit)
+            if manifest.id != key[1]:
+                raise _unknown(key)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise _unknown(key) from None
         with storing("the upload"):
             lacking = missing(partial, manifest)
