@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from modelhost.v1 import error_pb2, optimization_service_pb2
 from modelhost.v1 import model_service_pb2 as pb
 from modelhost_server.compat import serving_model_service_pb2
+from modelhost_server.sources.manifest import FILES, Manifest, UploadedFile
 from support.building import built
 from support.predict import error_of, load, predict
 from support.server import ServerProcess, Stubs
@@ -54,7 +56,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_SECRET_ACCESS_KEY", "MODELHOST_SERVER_NAME", "HTTPS_PROXY", "PYTHONSTARTUP"):
             patch.setenv(name, SECRET)
-        with ServerProcess("--sandbox", "on", "--model-root", str(directory / "models")) as server:
+        options = ("--sandbox", "on", "--model-root", str(directory / "models"))
+        with ServerProcess(*options, cache_dir=directory / "cache") as server:
             served = Served(server, directory)
             yield served
             served.stubs.close()
@@ -80,6 +83,23 @@ def test_a_model_writes_nothing(served: Served, path: str) -> None:
     assert failure.code == "FAILED_PRECONDITION"
     assert "ermission denied" in failure.message
     assert not place.exists() or place.read_bytes() == b"not a model"
+
+
+def test_a_model_cannot_have_the_server_write_for_it(served: Served) -> None:
+    # Where there is no data directory, uploads are in the cache. One that nobody has announced:
+    (workspace,) = (served.directory / "cache" / "running").glob("process-*")
+    planted, content = served.directory / "planted", b"by the server"
+    manifest = Manifest(FILES, (UploadedFile(str(planted), len(content), hashlib.sha256(content).hexdigest()),))
+    folder = workspace / "uploads" / "default" / "partial" / manifest.id
+    predict(
+        served.stubs, "default", "hostile", "write",
+        path=str(folder / "manifest").encode(), content=manifest.to_json().encode(),
+    )  # fmt: skip
+    assert (folder / "manifest").exists()
+    piece = pb.UploadModelRequest(scope="default", upload=manifest.id, file=0, offset=0, data=content)
+    failure = error_of(lambda: served.stubs.models.UploadModel(iter([piece])))
+    assert failure.reason == "UPLOAD_INVALID"
+    assert not planted.exists()
 
 
 def test_a_models_environment_has_no_secrets(served: Served) -> None:

@@ -169,6 +169,18 @@ async def test_while_the_file_cannot_be_read_what_was_read_last_counts(
     await asyncio.wait_for(looked.wait(), 20)
     with refused(Reason.UNAUTHENTICATED):
         authenticator.identify(bearer(token))
+    # And so does a copy of another one, which may have as many changes behind it.
+    other = AccessFile.made(file.with_suffix(".other"))
+    other_token = AccessFile.made(file).create_token("team", read_grants(["predict:a"]), None)[1]
+    looked.clear()
+    await asyncio.wait_for(looked.wait(), 20)
+    authenticator.identify(bearer(other_token))
+    other.create_token("other", read_grants(["predict:a"]), None)
+    shutil.copyfile(file.with_suffix(".other"), file)
+    looked.clear()
+    await asyncio.wait_for(looked.wait(), 20)
+    with refused(Reason.UNAUTHENTICATED):
+        authenticator.identify(bearer(other_token))
     stop()
     following.cancel()
 

@@ -1,5 +1,6 @@
 """Content has one hash, whatever it is called and whenever it is asked for."""
 
+import json
 import os
 from pathlib import Path
 
@@ -59,6 +60,28 @@ async def test_a_damaged_or_unwritable_memory_costs_only_time(tmp_path):
     assert await Digests(tmp_path / "cache").of(path) == first
     (tmp_path / "file").touch()
     assert await Digests(tmp_path / "file").of(path) == first
+
+
+@pytest.mark.parametrize("written", ["[]", "1", "[" * 100_000, '{{"looks": {looks}, "digest": "../../elsewhere"}}',
+                                     '{{"looks": {looks}, "digest": 7}}'])  # fmt: skip
+async def test_what_models_write_into_the_memory_is_not_believed(tmp_path, written):
+    path = model(tmp_path / "a")
+    first = await Digests(tmp_path / "cache").of(path)
+    (memo,) = (tmp_path / "cache" / "digests").iterdir()
+    memo.write_text(written.format(looks=json.dumps(json.loads(memo.read_text())["looks"])))
+    assert await Digests(tmp_path / "cache").of(path) == first
+
+
+async def test_a_memory_that_is_a_pipe_or_a_link_or_endless_is_not_read(tmp_path):
+    path = model(tmp_path / "a")
+    first = await Digests(tmp_path / "cache").of(path)
+    (memo,) = (tmp_path / "cache" / "digests").iterdir()
+    for make in (os.mkfifo, lambda place: place.symlink_to("/dev/zero"), lambda place: place.touch()):
+        memo.unlink()
+        make(memo)
+        if memo.is_file():
+            os.truncate(memo, 1 << 36)
+        assert await Digests(tmp_path / "cache").of(path) == first
 
 
 async def test_a_file_is_content_too_and_nothing_is_an_error(tmp_path):

@@ -16,6 +16,14 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason="the kernel has no sandb
 
 _STEPS = """
 import ctypes, os, socket, subprocess, sys
+NEW_USER = 0x10000000
+def clone(flags):
+    number = 56 if os.uname().machine == "x86_64" else 220
+    pid = ctypes.CDLL(None, use_errno=True).syscall(number, flags | 17, 0, 0, 0, 0)
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "clone")
+    if pid == 0:
+        os._exit(0)
 from modelhost_server.sandbox.rights import Rights, confine, step_down
 rights = Rights.from_json(sys.argv[1])
 step_down(rights, may_start_programs=len(sys.argv) > 3)
@@ -67,6 +75,10 @@ def rights(tmp_path: Path) -> Rights:
         "os.symlink('/', {directory!r} + '/outside/made')",
         "os.listdir({directory!r})",
         "open('/proc/{parent}/environ')",
+        "__import__('resource').prlimit({parent}, 0, __import__('resource').prlimit({parent}, 0))",
+        "os.symlink('/', {directory!r} + '/cache/made')",
+        "os.mkfifo({directory!r} + '/cache/made-pipe')",
+        "clone(NEW_USER)",
     ],
 )
 def test_what_no_model_needs_is_refused(rights: Rights, tmp_path: Path, port: int, attempt: str) -> None:

@@ -122,14 +122,16 @@ class AccessFile:
         except sqlite3.Error as error:
             raise OSError(f"access file {self._path}: {error}") from None
 
-    def stamp(self) -> tuple[int, bytes]:
-        """Differs when the file has changed: which file it is, and the counter that SQLite has in it of its changes.
+    def stamp(self) -> tuple[object, ...]:
+        """Differs when the file has changed, or another is in its place: by the counter that SQLite has in it of its
+        changes, and by how it looks, as a copy may have the same counter.
 
         Raises:
             OSError: it is not there.
         """
         with self._path.open("rb") as file:
-            return os.fstat(file.fileno()).st_ino, os.pread(file.fileno(), *_CHANGES)
+            status = os.fstat(file.fileno())
+            return status.st_ino, status.st_size, status.st_mtime_ns, os.pread(file.fileno(), *_CHANGES)
 
     def read(self) -> Known:
         """What it says.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..cached import read_cached_json
 from ..errors import ModelhostError, Reason
 from ..store.phases import Phase
 from ..store.records import EngineChoice, Version
@@ -149,9 +150,9 @@ class Estimates:
 
     def _read(self, digest: str, engine: str) -> Footprint | None:
         try:
-            private, anonymous, *rest = json.loads(self._file(digest, engine).read_text())
+            private, anonymous, *rest = read_cached_json(self._file(digest, engine))
             return Footprint(int(private), int(anonymous), bool(rest and rest[0]))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, OverflowError):
             return None
 
     def _write(self, digest: str, engine: str, taken: Footprint) -> None:

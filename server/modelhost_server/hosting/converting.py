@@ -20,7 +20,10 @@ from ..sandbox.rights import Rights
 logger = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 0.5
-_LOG_CHARACTERS = 2000
+_LOG_BYTES = 2000
+_PIECE_BYTES = 64 << 10
+# A model can have its converter say anything, without end: the server has no more of it in memory.
+_MAX_ANSWER_BYTES = 16 << 20
 _RETRY_SECONDS = 1.0
 
 
@@ -69,34 +72,61 @@ class Converting:
             )  # fmt: skip
             request = json.dumps({"memory_bytes": self._memory_bytes, "urgent": urgent, **job}).encode()
             try:
-                output, log = await asyncio.wait_for(process.communicate(request), seconds)
+                answer, log = await asyncio.wait_for(_asked(process, request), seconds)
             except TimeoutError:
                 raise ModelhostError(
                     Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) took longer than {seconds:.0f} s"
                 ) from None
             finally:
                 if process.returncode is None:
-                    process.kill()
+                    # With what it has started.
+                    os.killpg(process.pid, signal.SIGKILL)
                     await process.wait()
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-        try:
-            answer: dict[str, Any] = json.loads(output)
-        except ValueError:
-            answer = {}
-        if process.returncode == 0 and "result" in answer:
+        if process.returncode == 0 and isinstance(answer.get("result"), dict):
             result: dict[str, Any] = answer["result"]
             return result
         if "error" in answer:
             raise ModelhostError.from_json(answer["error"])
         if "fault" in answer:
-            logger.error("the converter (%s) failed: %s", stage, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
+            logger.error("the converter (%s) failed: %s", stage, log)
             raise ConverterFault(f"the converter ({stage}) failed: {answer['fault']}")
         end = _end(process.returncode or 0)
-        logger.warning("the converter (%s) %s: %s", stage, end, log.decode("utf-8", "replace")[-_LOG_CHARACTERS:])
+        logger.warning("the converter (%s) %s: %s", stage, end, log)
         # A model can make it crash; this is done by others, or by a system that is short of memory.
         if process.returncode == -signal.SIGKILL:
             raise ConverterFault(f"the converter ({stage}) {end}", Reason.WORKER_UNAVAILABLE)
         raise ModelhostError(Reason.SOURCE_UNSUPPORTED, f"the converter ({stage}) {end}")
+
+
+async def _asked(process: asyncio.subprocess.Process, request: bytes) -> tuple[dict[str, Any], str]:
+    """What a process answers, nothing if that is not to be read; and the end of what it has logged."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.write(request)
+    process.stdin.close()
+    output, log = await asyncio.gather(_beginning(process.stdout), _last(process.stderr))
+    await process.wait()
+    try:
+        answer = json.loads(output)
+    except (ValueError, RecursionError):
+        answer = None
+    return answer if isinstance(answer, dict) else {}, log.decode("utf-8", "replace")
+
+
+async def _beginning(stream: asyncio.StreamReader) -> bytes:
+    read = bytearray()
+    while piece := await stream.read(_PIECE_BYTES):
+        read += piece[: _MAX_ANSWER_BYTES - len(read)]
+    return bytes(read)
+
+
+async def _last(stream: asyncio.StreamReader) -> bytes:
+    read = b""
+    while piece := await stream.read(_PIECE_BYTES):
+        read = (read + piece)[-_LOG_BYTES:]
+    return read
 
 
 def _end(code: int) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+from ..cached import checked_hash, read_cached_json
 from ..errors import ModelhostError, Reason
 
 # Hashing is bound by memory; more at once would only slow down everything else.
@@ -39,10 +40,10 @@ class Digests:
         looks = json.dumps([[name, *_look(file)] for name, file in files])
         memo = self._folder / hashlib.sha256(str(path).encode()).hexdigest()
         try:
-            known = json.loads(memo.read_text())
+            known = read_cached_json(memo)
             if known["looks"] == looks:
-                return str(known["digest"])
-        except (OSError, ValueError, KeyError):
+                return checked_hash(known["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         total = hashlib.sha256()
         for name, file in files:

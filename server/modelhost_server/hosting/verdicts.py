@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..cached import read_cached_json
 from ..store.records import Candidate, EngineChoice, Outcome, Version
 
 # Raised when the converter or the way it judges changes, so that old findings are not believed.
 _REVISION = 3
 _PACKAGES = ("tensorflow-cpu", "tensorflow", "ai-edge-litert", "openvino")
 TENSORFLOW = EngineChoice("tensorflow")
+_ENGINES = ("tensorflow", "litert", "openvino")
 
 
 def needs_tensorflow(choice: EngineChoice | None) -> bool:
@@ -72,9 +74,8 @@ class Verdicts:
         """What was found out (of `only` one engine), if it was and what it needs is still there."""
         file = self._file(candidate, concurrency, only)
         try:
-            items = json.loads(file.read_text())
-            verdict = Verdict(tuple(_candidate(item) for item in items))
-        except (OSError, ValueError, KeyError, TypeError):
+            verdict = Verdict(tuple(_candidate(item) for item in read_cached_json(file)))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
         if verdict.chosen and not self.artifact(candidate, verdict.chosen.engine).is_dir():
             return None
@@ -135,16 +136,16 @@ def _json(candidate: Candidate) -> dict[str, object]:
     }
 
 
-def _candidate(item: dict[str, object]) -> Candidate:
-    timings = item["timings"]
-    assert isinstance(timings, list)
+def _candidate(item: dict[str, Any]) -> Candidate:
+    if item["engine"] not in _ENGINES:
+        raise ValueError("expected an engine")
     return Candidate(
-        str(item["engine"]),
+        item["engine"],
         Outcome(item["outcome"]),
         str(item["reason"]),
         float(str(item["speedup"])),
         float(str(item["side_by_side_speedup"])),
         float(str(item["max_relative_difference"])),
-        tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in timings),
+        tuple((int(batch), int(ours), int(theirs)) for batch, ours, theirs in item["timings"]),
         int(str(item["alone_threads"])),
     )

@@ -17,8 +17,10 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
-# Removing and making of all kinds.
+# Removing, and making of all kinds.
 _CHANGE_DIR = sum(1 << bit for bit in range(4, 13))
+# Of devices, sockets, pipes and symbolic links: who else uses a directory would follow them, or wait for them.
+_MAKE_ODD = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12
 # The versions of the interface that brought more to handle.
 _REFER, _REFER_ABI = 1 << 13, 2
 _TRUNCATE, _TRUNCATE_ABI = 1 << 14, 3
@@ -71,7 +73,7 @@ def restrict(readable: Iterable[str] | None, writable: Iterable[str]) -> None:
         for path in readable or ():
             _allow(ruleset, path, _READ)
         for path in writable:
-            _allow(ruleset, path, handled)
+            _allow(ruleset, path, handled & ~_MAKE_ODD)
         system_call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from .kernel import PR_SET_SECCOMP, prctl
 
 _MODE_FILTER = 2
-_ALLOW, _FAIL = 0x7FFF0000, 0x00050000 | errno.EPERM
 # Of a BPF program: loads a word of `struct seccomp_data`, jumps, returns.
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET, _ARGUMENT_BYTES = 0, 4, 16, 8
+# How the filter ends, in this order.
+_ENDS = {"allow": 0x7FFF0000, "fail": 0x00050000 | errno.EPERM, "absent": 0x00050000 | errno.ENOSYS}
 # Numbers from here on are x86's 32-bit calls in 64-bit disguise.
 _X32 = 0x40000000
 
@@ -32,6 +33,15 @@ _OTHERS = {
     "x86_64": (101, 310, 311, 312, 438, 272, 308, 165, 304, 321, 298, 323, 248, 249, 250),
     "aarch64": (117, 270, 271, 272, 438, 97, 268, 40, 265, 280, 241, 282, 217, 218, 219),
 }
+# prlimit64, setpriority, sched_setparam, sched_setscheduler, sched_setattr, each with the number of its argument that
+# is a process: a limit of processor time would end the server. 0 is the caller itself.
+_ONLY_OF_ITSELF = {
+    "x86_64": ((302, 0), (141, 1), (142, 0), (144, 0), (314, 0)),
+    "aarch64": ((261, 0), (140, 1), (118, 0), (119, 0), (274, 0)),
+}
+# clone, clone3; what they are asked for new namespaces by.
+_CLONE = {"x86_64": (56, 435), "aarch64": (220, 435)}
+_NAMESPACES = 0x7E020000
 # execve, execveat.
 _PROGRAMS = {"x86_64": (59, 322), "aarch64": (221, 281)}
 
@@ -54,7 +64,7 @@ def filter_calls(may_start_programs: bool) -> None:
     denied = [*_ALWAYS[machine], *_OTHERS[machine]]
     if not may_start_programs:
         denied += _PROGRAMS[machine]
-    instructions = _program(_ARCHITECTURES[machine], denied)
+    instructions = _program(_ARCHITECTURES[machine], denied, _by_argument(machine))
     code = ctypes.create_string_buffer(b"".join(instructions))
 
     class Program(ctypes.Structure):
@@ -64,19 +74,47 @@ def filter_calls(may_start_programs: bool) -> None:
     prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program))
 
 
-def _program(architecture: int, denied: Sequence[int]) -> list[bytes]:
-    """The filter: each comparison jumps over what is left of it to the failure, its last instruction."""
-    tests = [(_JUMP_AT_LEAST, _X32), *((_JUMP_EQUAL, number) for number in denied)]
-    count = len(tests)
-    return [
-        _instruction(_LOAD, _ARCHITECTURE_OFFSET),
+# An instruction, and where it jumps to: one of `_ENDS`, or as many instructions further.
+_Step = tuple[int, int, str | int, str | int]
+
+
+def _program(architecture: int, denied: Sequence[int], by_argument: Sequence[_Step]) -> list[bytes]:
+    steps: list[_Step] = [
+        (_LOAD, _ARCHITECTURE_OFFSET, 0, 0),
         # Another architecture's calls have other numbers.
-        _instruction(_JUMP_EQUAL, architecture, 0, count + 2),
-        _instruction(_LOAD, _NUMBER_OFFSET),
-        *(_instruction(kind, number, count - place, 0) for place, (kind, number) in enumerate(tests)),
-        _instruction(_RETURN, _ALLOW),
-        _instruction(_RETURN, _FAIL),
+        (_JUMP_EQUAL, architecture, 0, "fail"),
+        (_LOAD, _NUMBER_OFFSET, 0, 0),
+        (_JUMP_AT_LEAST, _X32, "fail", 0),
+        *((_JUMP_EQUAL, number, "fail", 0) for number in denied),
+        *by_argument,
     ]
+    places = {end: len(steps) + place for place, end in enumerate(_ENDS)}
+    return [
+        *(
+            _instruction(code, value, *(places[to] - place - 1 if isinstance(to, str) else to for to in jumps))
+            for place, (code, value, *jumps) in enumerate(steps)
+        ),
+        *(_instruction(_RETURN, result) for result in _ENDS.values()),
+    ]
+
+
+def _by_argument(machine: str) -> list[_Step]:
+    """What decides by an argument, and not by the call alone."""
+    clone, clone3 = _CLONE[machine]
+    steps: list[_Step] = [
+        # Its arguments cannot be seen; who is told that there is none uses the older one.
+        (_JUMP_EQUAL, clone3, "absent", 0),
+        (_JUMP_EQUAL, clone, 0, 2),
+        (_LOAD, _ARGUMENTS_OFFSET, 0, 0),
+        (_JUMP_ANY_BIT, _NAMESPACES, "fail", "allow"),
+    ]
+    for number, argument in _ONLY_OF_ITSELF[machine]:
+        steps += [
+            (_JUMP_EQUAL, number, 0, 2),
+            (_LOAD, _ARGUMENTS_OFFSET + argument * _ARGUMENT_BYTES, 0, 0),
+            (_JUMP_EQUAL, 0, "allow", "fail"),
+        ]
+    return steps
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

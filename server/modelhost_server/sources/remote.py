@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from ..cached import checked_hash, read_cached
 from ..errors import ModelhostError, Reason
 from .disk import check_room, publish, storing
 from .fetching import Look, fetch, look_at
@@ -95,8 +96,8 @@ class Remote:
 
     def _fetched_as(self, uri: str, number: int) -> Resolved | None:
         try:
-            folder = self._folder / self._name_file(uri, number).read_text()
-        except OSError:
+            folder = self._folder / checked_hash(read_cached(self._name_file(uri, number)).decode())
+        except (OSError, ValueError):
             return None
         return Resolved(str(folder), number) if folder.is_dir() else None
 

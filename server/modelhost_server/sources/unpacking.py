@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import ModelhostError
 from ..sandbox.kernel import PR_SET_PDEATHSIG, prctl
 from ..sandbox.launch import environment
-from ..sandbox.rights import Rights, step_down
+from ..sandbox.rights import Rights, confine, step_down
 from .archives import unpack
 from .disk import storing
 from .manifest import invalid
@@ -66,7 +66,9 @@ def unpack_apart(archive: Path, target: Path, limit: int, check: Callable[[], No
 def _main(archive: Path, target: Path, limit: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    step_down(Rights(sandboxed=True, readable=(str(archive),), writable=(str(target),)))
+    rights = Rights(sandboxed=True, readable=(str(archive),), writable=(str(target),))
+    step_down(rights)
+    confine(rights)
     try:
         with storing("what is in the archive"):
             unpack(archive, target, limit)

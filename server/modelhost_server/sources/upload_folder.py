@@ -16,13 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from ..cached import read_cached
 from ..errors import ModelhostError, Reason, brief
 from .disk import check_room, detach, size_of, storing
-from .manifest import Manifest, over_limit
+from .manifest import Manifest, check_manifest, over_limit
 from .pieces import Pieces, missing
 
 _THREADS = 4
 _MAX_PARTIAL = 64
+_MAX_MANIFEST_BYTES = 256 << 20
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -136,8 +138,12 @@ class UploadFolder:
         """
         partial = self.partial_path(key)
         try:
-            manifest = Manifest.from_json((partial / "manifest").read_text())
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = Manifest.from_json(read_cached(partial / "manifest", _MAX_MANIFEST_BYTES).decode())
+            # Models may write where it is kept. Its files are to be written: they must be what was announced.
+            check_manifest(manifest, self._limit)
+            if manifest.id != key[1]:
+                raise unknown_upload(key)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise unknown_upload(key) from None
         with storing("the upload"):
             lacking = missing(partial, manifest)

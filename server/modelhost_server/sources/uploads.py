@@ -37,7 +37,7 @@ class Uploads:
     """All uploads. Methods are called on the event loop; what takes time is done in threads.
 
     Args:
-        folder: nobody else writes there.
+        folder: nobody else writes there, but models do where it is in the cache.
         limit: bytes that an upload may have, unpacked, and that those together may have that no version uses.
     """
 
