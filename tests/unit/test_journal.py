@@ -218,6 +218,34 @@ def test_a_changed_byte_is_found_out_or_changes_nothing(at: int, difference: int
             assert database.rows == rows
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda wal: os.truncate(wal, 0), lambda wal: wal.write_bytes(bytes(wal.stat().st_size))]
+)
+def test_a_journal_that_has_lost_its_log_is_not_taken_for_all_there_was(
+    directory: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    killed = tmp_path / "killed"
+    with closing(Journal(directory)) as journal:
+        journal.database.write(setting("a", "9"), revision=9)
+        shutil.copytree(directory, killed)
+    damage(killed / f"{FILE}-wal")
+    for _ in range(2):
+        with refused(Reason.STORAGE_FAILED) as caught:
+            Journal(killed)
+        assert "1 changes that were written are not in it" in caught.value.message
+    # It is whole: whoever wants it as it is says so.
+    (killed / "journal.mark").unlink()
+    with closing(Journal(killed)) as journal:
+        assert settings(journal)["a"] == "1"
+
+
+def test_a_journal_that_was_removed_is_not_replaced_by_an_empty_one(directory: Path) -> None:
+    (directory / FILE).unlink()
+    with refused(Reason.STORAGE_FAILED) as caught:
+        Journal(directory)
+    assert "--accept-lost-journal" in caught.value.message
+
+
 # Other versions
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .mark import Mark
 from .migrations import NEWEST, migrate
 
 # "mhjl", by which a file is known to be a journal.
@@ -43,6 +44,10 @@ class NewerJournalError(Exception):
         self.version = version
 
 
+class LostChangesError(Exception):
+    """The journal is whole, and older than it was: this many changes that were written are not in it."""
+
+
 def key_of(table: str, row: Row) -> Key:
     """What names a row."""
     return (table, *row[: _KEY_COLUMNS[table]])
@@ -60,12 +65,14 @@ class Database:
         """Opens the journal in this file, and migrates it.
 
         Raises:
-            CorruptJournalError, NewerJournalError: nothing was changed.
+            CorruptJournalError, NewerJournalError, LostChangesError: nothing was changed.
             sqlite3.Error: the file cannot be read or written now.
         """
         self.rows: dict[Key, Row] = {}
         self.revision = 0
         self._seal = 0
+        self._count = 0
+        self._mark = Mark(path)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             with _corruption():
@@ -85,8 +92,9 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             migrate(connection, 0)
-            connection.execute("INSERT INTO seal VALUES (?, 0)", (_text(0),))
+            connection.execute("INSERT INTO seal VALUES (?, 0, 0)", (_text(0),))
             connection.execute("COMMIT")
+        Mark(path).remove()
         partial.replace(path)
 
     def _prepare(self) -> None:
@@ -103,9 +111,12 @@ class Database:
         version = _one(execute("PRAGMA user_version"))
         if version > NEWEST:
             raise NewerJournalError(version)
-        sealed, self.revision = execute("SELECT hash, revision FROM seal").fetchone() or ("", 0)
+        seals = execute("SELECT hash, revision, changes FROM seal").fetchone()
+        sealed, self.revision, self._count = seals or ("", 0, 0)
         if _text(self._hash_all()) != sealed:
             raise CorruptJournalError("rows have been changed or lost")
+        if (lost := self._mark.read() - self._count) > 0:
+            raise LostChangesError(f"{lost} changes that were written are not in it any more")
         if version < NEWEST:
             with self._transaction():
                 migrate(self._connection, version)
@@ -143,8 +154,10 @@ class Database:
                 else:
                     seal ^= _hash(table, row)
                     self._connection.execute(f"REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+            self._count += 1
             self._write_seal(seal, revision)
         self._seal, self.revision = seal, revision
+        self._mark.write(self._count)
         for key, row in changes.items():
             if row is None:
                 self.rows.pop(key, None)
@@ -152,7 +165,9 @@ class Database:
                 self.rows[key] = row
 
     def _write_seal(self, seal: int, revision: int) -> None:
-        self._connection.execute("UPDATE seal SET hash = ?, revision = ?", (_text(seal), revision))
+        self._connection.execute(
+            "UPDATE seal SET hash = ?, revision = ?, changes = ?", (_text(seal), revision, self._count)
+        )
 
     def uses(self) -> dict[tuple[str, str, int], float]:
         """When versions were last used, as far as that was written."""
@@ -171,9 +186,7 @@ class Database:
             )
 
     def tidy(self) -> None:
-        """Moves what was written last to where it belongs. What is still in the WAL can be lost unnoticed when that
-        file is damaged; so it is left there for moments only.
-        """
+        """Moves what was written last to where it belongs, for it can be lost where the WAL is damaged."""
         # When there is no room for it, it is as safe where it is.
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

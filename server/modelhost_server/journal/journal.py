@@ -12,14 +12,16 @@ from typing import TextIO
 
 from ..errors import ModelhostError, Reason
 from ..store.records import Scope, Version
-from .database import CorruptJournalError, Database, NewerJournalError
+from .database import CorruptJournalError, Database, LostChangesError, NewerJournalError
 from .lock import lock_directory
+from .mark import mark_of
 from .migrations import NEWEST
 from .rows import KeptRequest, read_labels, read_request, read_scope, read_version
 
 _FILE = "journal.db"
 # SQLite's own name for what has been written last.
 _LATEST = f"{_FILE}-wal"
+_MARK = mark_of(Path(_FILE)).name
 _ASIDE = "journal-corrupt-"
 
 
@@ -70,6 +72,12 @@ class Journal:
             if database is not None:
                 database.close()
             raise self._set_aside(error) from None
+        except LostChangesError as error:
+            raise ModelhostError(
+                Reason.STORAGE_FAILED,
+                f"data_dir: the journal in {self.directory} is older than it was: {error}. Put the latest back; or, to "
+                f"go on with this one as it is, remove {_MARK} there",
+            ) from None
         except NewerJournalError as error:
             raise ModelhostError(
                 Reason.STORAGE_FAILED,
@@ -84,8 +92,9 @@ class Journal:
 
     def _check_lost(self, accept_lost: str) -> None:
         """Raises when there was a journal, and nobody has said that it is lost."""
-        if (self.directory / _LATEST).exists():
-            raise CorruptJournalError(f"there is {_LATEST} without {_FILE}")
+        for name in (_LATEST, _MARK):
+            if (self.directory / name).exists():
+                raise CorruptJournalError(f"there is {name} without {_FILE}")
         aside = max(self.directory.glob(f"{_ASIDE}*.db"), default=None)
         if aside is not None and aside.name != accept_lost:
             raise ModelhostError(Reason.STORAGE_FAILED, f"data_dir: {_lost(aside)}")
@@ -98,6 +107,8 @@ class Journal:
             (self.directory / _FILE).rename(aside)
         with suppress(FileNotFoundError):
             (self.directory / _LATEST).rename(f"{aside}-wal")
+        # Whatever is put in its place is as it is to be.
+        (self.directory / _MARK).unlink(missing_ok=True)
         aside.touch()
         return ModelhostError(
             Reason.STORAGE_FAILED,

@@ -23,7 +23,7 @@ MIGRATIONS = (
     CREATE TABLE uses (
         scope TEXT, model TEXT, number INTEGER, last_used REAL NOT NULL, PRIMARY KEY (scope, model, number)
     ) WITHOUT ROWID;
-    CREATE TABLE seal (hash TEXT NOT NULL, revision INTEGER NOT NULL);
+    CREATE TABLE seal (hash TEXT NOT NULL, revision INTEGER NOT NULL, changes INTEGER NOT NULL);
     """,
 )
 NEWEST = len(MIGRATIONS)
