@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from modelhost_server.engines.artifact import Artifact, ArtifactSignature, read_artifact
 from modelhost_server.samples import Sample, write_samples
+from modelhost_server.sandbox.rights import Rights
 from modelhost_server.tensors import RawTensor
 from support.building import built
 from support.conversions import judge_job
@@ -23,6 +24,8 @@ from support.conversions import judge_job
 _ROOT = Path(__file__).parent.parent.parent
 _CONVERSIONS = _ROOT / "tests" / "support" / "conversions.py"
 _ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+# Of who is free to do all.
+RIGHTS = Rights(sandboxed=False).to_json()
 
 # All models are converted by whichever test comes first.
 pytestmark = pytest.mark.timeout(600)
@@ -124,7 +127,7 @@ def _run_script(*arguments: str) -> None:
 def stage(name: str, job: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
     """The converter process's status, answer and log."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "modelhost_server.converter", name],
+        [sys.executable, "-P", "-m", "modelhost_server.converter", name, RIGHTS],
         input=json.dumps(job), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
@@ -277,7 +280,7 @@ def test_a_sample_that_makes_a_constant_output_move_proves_it(results, tmp_path)
 
 def test_the_process_answers_with_one_line_and_steps_back(tricky, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "modelhost_server.converter", "freeze"],
+        [sys.executable, "-P", "-m", "modelhost_server.converter", "freeze", RIGHTS],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     job = {"path": str(tricky / "plain"), "tags": [], "target": str(tmp_path)}

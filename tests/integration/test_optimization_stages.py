@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from modelhost_server.engines.artifact import read_artifact
 from modelhost_server.samples import Sample, write_samples
+from modelhost_server.sandbox.rights import Rights
 from modelhost_server.tensors import RawTensor
 from support.building import built as build_models
 
@@ -29,7 +30,7 @@ class Refused(Exception):
 def stage(name: str, job: Job) -> Job:
     """Runs a stage of the converter, as the server does."""
     process = subprocess.run(
-        [sys.executable, "-m", "modelhost_server.converter", name],
+        [sys.executable, "-m", "modelhost_server.converter", name, Rights(sandboxed=False).to_json()],
         input=json.dumps(job),
         capture_output=True,
         text=True,
