@@ -196,11 +196,10 @@ def test_what_was_there_comes_back_however_long_its_place_is_away(web, archive, 
     web.put("away.tgz", status=503)
     # Nothing of it is left in the cache.
     with ServerProcess(*options) as second, modelhost.Client(second.address) as client:
-        for _ in range(3):
-            eventually(lambda: "503" in second.log())
-            (worker,) = second.workers()
-            worker.kill()
-            eventually(lambda old=worker: [each for each in second.workers() if each != old])
+        eventually(lambda: second.log().count("is not loaded yet") >= 2)
+        (worker,) = second.workers()
+        worker.kill()
+        eventually(lambda: [each for each in second.workers() if each != worker])
         web.pages["away.tgz"] = page
         eventually(lambda: client.models()[0].versions[0].state == "AVAILABLE", 30)
         assert answer(client, "half") == 4.0

@@ -11,7 +11,6 @@ from ..store.phases import Phase
 from ..store.records import Version
 from ..store.store import Store
 
-
 # However short a timeout is, and while what it is over for is in use: nobody looks more often.
 _LEAST_SECONDS = 0.05
 
