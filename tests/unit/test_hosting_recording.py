@@ -308,8 +308,8 @@ async def test_a_request_that_was_carried_out_is_remembered_though_nothing_can_b
         with monkeypatch.context() as patch:
             patch.setattr(Database, "write", cannot_write)
             store.set_tuning(version, Tuning.DONE, ())
-            store.add_labels(version, ("of somebody else",))
-            before = store.labels_before(store.model("a", "m"))
+            store.labels.add(version, ("of somebody else",))
+            before = store.labels.before(store.model("a", "m"))
             assert store.accept_load(asked) == (version, False)
             assert await changes.keep_load(version, asked, before) is None
             again = replace(unload_asked, request_id="unload")
@@ -334,7 +334,7 @@ async def test_what_was_built_on_a_change_that_is_undone_is_undone_before_it(
             waiting = []
             for number in (2, 3):
                 asked = LoadRequest("a", "m", number, "/m", OPTIONS, ("stable",), request_id=str(number))
-                before = store.labels_before(model)
+                before = store.labels.before(model)
                 version, _ = store.accept_load(asked)
                 waiting.append(asyncio.create_task(changes.keep_load(version, asked, before)))
                 # The second comes while the first is being written.
