@@ -307,6 +307,29 @@ def test_an_idle_version_is_evicted_and_its_memory_given_back(own: Stubs, teller
         assert eventually(lambda: describe(own, scope, "teller_1").statistics.eviction_count == 2)
 
 
+def test_a_version_that_comes_back_takes_no_place_of_what_was_loaded_since(
+    own: Stubs, own_server: ServerProcess, tellers: Path
+) -> None:
+    def versions() -> dict[int, str]:
+        (model,) = own.models.ListModels(pb.ListModelsRequest(scope=scope), timeout=SECONDS).models
+        return {v.version: model_pb2.VersionState.Name(v.state) for v in model.versions}
+
+    with new_scope(own, "back") as scope:
+        for number, options in ((2, {"idle_timeout": {"nanos": 100_000_000}}), (1, {"pinned": True})):
+            chosen = {"engine": model_pb2.ENGINE_TENSORFLOW, **options}
+            load(own, scope, tellers / f"teller_{number}", model="m", version=number, options=chosen)
+        eventually(lambda: versions()[2] == "VERSION_STATE_EVICTED")
+        answer = own.predictions.Predict(request(scope, "m", {"x": X}), timeout=SECONDS)
+        assert round(float(array(answer.outputs["y"])[0, 0])) == 2
+        # Nor after the death of its worker.
+        load(own, scope, tellers / "teller_4", model="m", version=4, keep_older=True)
+        load(own, scope, tellers / "teller_3", model="m", version=3, keep_older=True)
+        for worker in own_server.workers():
+            worker.send_signal(signal.SIGKILL)
+        eventually(lambda: versions()[4] == versions()[3] == versions()[1] == "VERSION_STATE_AVAILABLE")
+        assert set(versions()) == {1, 2, 3, 4}
+
+
 def test_a_watcher_sees_it_go_and_come(own: Stubs, full: str) -> None:
     number = evicted(own, full)[0]
     watch = own.models.WatchModels(pb.WatchModelsRequest(scope=full, model=f"teller_{number}"), timeout=SECONDS)

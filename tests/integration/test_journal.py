@@ -406,8 +406,16 @@ def refusal(*options: str) -> str:
 
 def test_a_server_that_must_not_start_says_why(start, tmp_path):
     data = tmp_path / "data"
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    work = data / "models" / "work-killed"
+    work.mkdir(parents=True)
     with start():
-        assert f"{data} is in use by another server" in refusal("--data-dir", str(data))
+        assert not work.exists()
+        # Whatever the mode of the directory: sources may tell secrets.
+        assert not (data / "journal.db").stat().st_mode & 0o077
+        for path in (data, link):
+            assert f"{path} is in use by another server" in refusal("--data-dir", str(path))
     (data / "journal.db").write_bytes(b"what was that?")
     said = refusal("--data-dir", str(data))
     (aside,) = data.glob("journal-corrupt-*.db")

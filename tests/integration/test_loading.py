@@ -155,6 +155,21 @@ def test_a_load_that_hangs_can_be_ended(stubs, models, tmp_path):
     stubs.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="hanging", force=True))
 
 
+def test_a_scope_goes_though_a_model_of_it_goes_by_itself(stubs, models):
+    stubs.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="going"))
+    load(stubs, "going", "slow", models / "slow")
+    load(stubs, "going", "half", models / "half_plus_two")
+    call = slow_call(stubs, "going", 200_000)
+    eventually(lambda: scope_of(stubs, "going").statistics.in_flight == 1)
+    deletion = stubs.scopes.DeleteScope.future(scope_service_pb2.DeleteScopeRequest(scope="going", force=True))
+    eventually(lambda: version_of(stubs, "going", "slow").state == model_pb2.VERSION_STATE_UNLOADING)
+    unload(stubs, "going", "half")
+    assert call.result()
+    deletion.result()
+    stubs.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="going"))
+    stubs.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="going"))
+
+
 def test_unloading_the_last_model_replaces_the_worker(server, stubs, models):
     before = {worker.pid for worker in server.workers()}
     stubs.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="shrinking"))

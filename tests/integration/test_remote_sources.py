@@ -187,6 +187,24 @@ def test_object_stores_without_what_is_asked_for(client, store):
     assert refused(client, f"s3://{BUCKET}/../half") == "INVALID_REQUEST"
 
 
+def test_what_was_there_comes_back_however_long_its_place_is_away(web, archive, tmp_path):
+    options = ("--data-dir", str(tmp_path / "data"))
+    uri = web.put("away.tgz", archive)
+    with ServerProcess(*options, cache_dir=tmp_path / "cache") as first, modelhost.Client(first.address) as client:
+        client.load("half", uri)
+    page = web.pages["away.tgz"]
+    web.put("away.tgz", status=503)
+    # Nothing of it is left in the cache.
+    with ServerProcess(*options) as second, modelhost.Client(second.address) as client:
+        eventually(lambda: second.log().count("is not loaded yet") >= 2)
+        (worker,) = second.workers()
+        worker.kill()
+        eventually(lambda: [each for each in second.workers() if each != worker])
+        web.pages["away.tgz"] = page
+        eventually(lambda: client.models()[0].versions[0].state == "AVAILABLE", 30)
+        assert answer(client, "half") == 4.0
+
+
 def test_a_server_that_is_started_again_needs_no_remote_place_for_what_it_had(web, archive, models, tmp_path):
     shutil.copytree(models / "half_plus_three", tmp_path / "three")
     allowed = ("--remote-sources", f"{web.url}/team", "--remote-sources", "s3://team")

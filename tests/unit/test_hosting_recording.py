@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from modelhost_server.journal.journal import Journal
 from modelhost_server.journal.rows import AskedLoad
 from modelhost_server.store.operations import LoadRequest, UnloadRequest
 from modelhost_server.store.phases import Phase
-from modelhost_server.store.records import BatchingOptions, Description, LoadOptions, ScopeConfig, Version
+from modelhost_server.store.records import BatchingOptions, Description, LoadOptions, ScopeConfig, Tuning, Version
 from modelhost_server.store.store import Store
 from test_store_phases import refused
 
@@ -293,6 +294,82 @@ async def test_what_cannot_be_written_is_undone(tmp_path: Path, monkeypatch: pyt
         expected = state(store)
     async with recorded(tmp_path) as (store, _):
         assert state(store) == expected
+
+
+async def test_a_request_that_was_carried_out_is_remembered_though_nothing_can_be_written_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recorded(tmp_path) as (store, changes):
+        await changes.keep_scope(store.create_scope("a", CONFIG)[0])
+        version = await load(store, changes, *AVAILABLE, request_id="load")
+        await load(store, changes, *AVAILABLE, version=2)
+        await unload(store, changes, "m", 2, request_id="unload")
+        asked, unload_asked = LoadRequest("a", "m", 0, "/m", OPTIONS, request_id="load"), UnloadRequest("a", "m", 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "write", cannot_write)
+            store.set_tuning(version, Tuning.DONE, ())
+            store.labels.add(version, ("of somebody else",))
+            before = store.labels.before(store.model("a", "m"))
+            assert store.accept_load(asked) == (version, False)
+            assert await changes.keep_load(version, asked, before) is None
+            again = replace(unload_asked, request_id="unload")
+            versions, is_new = store.find_unload(again)
+            assert await changes.begin_unload(versions, again) is None
+        assert store.accept_load(asked) == (version, False)
+        assert not is_new
+        assert not store.find_unload(again)[1]
+
+
+async def test_what_was_built_on_a_change_that_is_undone_is_undone_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recorded(tmp_path) as (store, changes):
+        await changes.keep_scope(store.create_scope("a", CONFIG)[0])
+        first = await load(store, changes, *AVAILABLE, labels=("stable",))
+        for number in (2, 3):
+            await load(store, changes, *AVAILABLE, version=number)
+        model = store.model("a", "m")
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "write", lambda *_: time.sleep(0.1) or cannot_write())
+            waiting = []
+            for number in (2, 3):
+                asked = LoadRequest("a", "m", number, "/m", OPTIONS, ("stable",), request_id=str(number))
+                before = store.labels.before(model)
+                version, _ = store.accept_load(asked)
+                waiting.append(asyncio.create_task(changes.keep_load(version, asked, before)))
+                # The second comes while the first is being written.
+                await asyncio.sleep(0.02)
+            assert all(error is not None for error in await asyncio.gather(*waiting))
+        assert model.labels == {"stable": first.number}
+
+
+async def test_what_cannot_be_written_down_stops_nobody_else(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (store, changes):
+        await changes.keep_scope(store.create_scope("a", CONFIG)[0])
+        asked = LoadRequest("a", "odd", 1, "/\ud800", OPTIONS)
+        version, _ = store.accept_load(asked)
+        error = await changes.keep_load(version, asked, None)
+        assert error is not None
+        assert error.reason is Reason.STORAGE_FAILED
+        for phase in (Phase.DRAINING, Phase.FREEING, Phase.UNLOADED):
+            store.transition(version, phase)
+        await load(store, changes)
+        expected = state(store)
+    async with recorded(tmp_path) as (store, _):
+        assert state(store) == expected
+
+
+async def test_requests_that_are_forgotten_leave_nothing(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (store, changes):
+        await changes.keep_scope(store.create_scope("a", CONFIG)[0])
+        version = await load(store, changes, *AVAILABLE)
+        groups = len(changes._recording._written)
+        for number in range(20):
+            await load(store, changes, version=1, request_id=str(number))
+            store.loads.forget(f"a/{number}")
+            await load(store, changes, version=1)
+        assert len(changes._recording._written) == groups
+        assert store.model("a", "m").versions == {1: version}
 
 
 def cannot_write(*arguments: Any) -> None:

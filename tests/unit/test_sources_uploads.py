@@ -90,6 +90,13 @@ async def test_a_scope_sees_its_own_uploads_and_takes_them_along(uploads):
     assert not found(uploads, "a", upload)
 
 
+async def test_several_announce_the_same_at_once(uploads):
+    for number in range(20):
+        manifest = manifest_of(a=b"%d" % number)
+        prepared = await asyncio.gather(*(uploads.prepare("default", manifest) for _ in range(4)))
+        assert {each.missing for each in prepared} == {((0, 0),)}
+
+
 async def test_a_scope_is_removed_while_one_sends_to_it(uploads, tmp_path):
     manifest = manifest_of(x=b"xyz")
     await uploads.prepare("a", manifest)

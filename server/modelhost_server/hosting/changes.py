@@ -7,6 +7,7 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from ..errors import ModelhostError
+from ..journal.rows import LOAD, UNLOAD
 from ..store.labels import LabelsBefore
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import Phase
@@ -95,6 +96,9 @@ class Changes:
             return None
         self._recording.mark_model(version.scope, version.model)
         error = await self._written()
+        if self._recording.has_request(LOAD, request.memory_id):
+            # It is asked again, and there is nothing to write.
+            return None
         if error is not None:
             self._store.loads.forget(request.memory_id)
             model = self._store.scope(version.scope).models.get(version.model)
@@ -110,7 +114,7 @@ class Changes:
         self._recording.mark_model(request.scope, request.model)
         is_recorded = request.request_id or any(version.is_kept for version in versions)
         error = await self._written() if is_recorded else None
-        if error is None:
+        if error is None or self._recording.has_request(UNLOAD, request.memory_id):
             for version in versions:
                 self._store.retire(version)
             return None

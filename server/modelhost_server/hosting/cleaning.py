@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 # Models that were made on request, which are not to be had again by reading their source; those that came in requests;
 # and the warm-up requests that came with loads.
 FILES = MODELS, OVERRIDES, SAMPLES = "models", "overrides", "samples"
+# How the names of directories begin in which models are being made.
+WORK = "work-"
 # Entries of these directories belong together and go as one; elsewhere every file is by itself.
 _WHOLE = ("converted", "engines", OVERRIDES, FETCHED)
 # What somebody may be making at this moment is left alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
 from .changes import Changes
-from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, Cleaner, remove_unused
+from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, WORK, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
 from .digests import Digests
@@ -124,6 +125,8 @@ class Host:
             versions = content.versions
             restore(self.store, content, self.scope_defaults)
             # What a server left that was killed, and what belongs to versions that have gone.
+            for work in (self.files_dir / MODELS).glob(f"{WORK}*"):
+                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
             for folder in (OVERRIDES, SAMPLES):
                 used = self._paths_in_use()
                 await asyncio.to_thread(remove_unused, self._journal.directory / folder, used, time.time())

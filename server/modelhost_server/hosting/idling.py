@@ -11,6 +11,9 @@ from ..store.phases import Phase
 from ..store.records import Version
 from ..store.store import Store
 
+# However short a timeout is, and while what it is over for is in use: nobody looks more often.
+_LEAST_SECONDS = 0.05
+
 
 class Idling:
     """Keeps one timer for all versions: it is due when the first of them may be.
@@ -31,6 +34,7 @@ class Idling:
             self._wake_in(timeout)
 
     def _wake_in(self, seconds: float) -> None:
+        seconds = max(seconds, _LEAST_SECONDS)
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + seconds:

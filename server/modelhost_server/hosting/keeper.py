@@ -105,7 +105,7 @@ class ScopeKeeper:
                 # What others do to a worker says nothing of the engine.
                 if on_engine and self._blame.of(key) >= _DEMOTE_AT and not end.is_by_others:
                     self._switching.fall_back(version, f"its worker {end.cause}")
-            is_lost = key in guilty or not self.workers.serving.has(key)
+            is_lost = key in guilty or not (self._loading.is_preparing(version) or self.workers.serving.has(key))
             if is_lost and version.is_in(Phase.AVAILABLE, Phase.LOADING, Phase.RELOADING):
                 self._store.transition(version, Phase.RECOVERING, death_error(end))
             if key in guilty and version.is_in(Phase.RECOVERING):

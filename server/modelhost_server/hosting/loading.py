@@ -12,6 +12,7 @@ from functools import partial
 from ..errors import ModelhostError, Reason
 from ..store.phases import Phase
 from ..store.records import EngineChoice, Loaded, Progress, Version
+from ..store.resolve import not_available
 from ..workers.worker import Worker
 from .admission import Footprint, NoMemoryError
 from .eviction import protection
@@ -62,28 +63,42 @@ class Loading:
         self._unloading = unloading
         self._reloading = reloading
         self._loads = loads
+        # By the keys of their versions, those that no worker has a part in yet.
+        self._preparing: set[int] = set()
 
     async def load(self, version: Version) -> None:
         """Loads a version that waits for it. How it went is in the version's phase."""
         ended = self._loads[version.key] = asyncio.Event()
         try:
             with self._failing(version):
-                if not version.path:
-                    # It was hosted before the server was started; what is there now is not known yet.
-                    found = await self._sources.resolve_again(version.scope, version.source, version.number)
-                    version.path = found.path
-                version.path = await self._sources.fetch(
-                    version.source, version.path, version.number, partial(self._tell_fetching, version)
-                )
-                await self._unloading.evicted(version)
-                if self._conversion.is_needed(version.path):
-                    self._store.set_progress(version, Progress("CONVERTING"))
-                    version.path = await self._conversion.convert(version.path)
-                version.choice = await self._tuner.choose(version, self._switching.concurrency)
-            await self._load_making_room(version)
+                await self._prepare(version)
+                await self._load_making_room(version)
         finally:
-            del self._loads[version.key]
+            self._loads.pop(version.key, None)
             ended.set()
+
+    def is_preparing(self, version: Version) -> bool:
+        """Whether a load of a version is under way that does not depend on workers yet."""
+        return version.key in self._preparing
+
+    async def _prepare(self, version: Version) -> None:
+        """Has what is to be loaded on this machine, and finds out on which engine."""
+        self._preparing.add(version.key)
+        try:
+            if not version.path:
+                # It was hosted before the server was started; what is there now is not known yet.
+                found = await self._sources.resolve_again(version.scope, version.source, version.number)
+                version.path = found.path
+            version.path = await self._sources.fetch(
+                version.source, version.path, version.number, partial(self._tell_fetching, version)
+            )
+            await self._unloading.evicted(version)
+            if self._conversion.is_needed(version.path):
+                self._store.set_progress(version, Progress("CONVERTING"))
+                version.path = await self._conversion.convert(version.path)
+            version.choice = await self._tuner.choose(version, self._switching.concurrency)
+        finally:
+            self._preparing.discard(version.key)
 
     async def load_lost(self, version: Version) -> None:
         """Loads again a version that is RECOVERING; the caller has a turn."""
@@ -138,6 +153,9 @@ class Loading:
         elif version.phase is Phase.FAILED:
             # Quarantined meanwhile, for what it did to other workers.
             await self._unloading.withdraw(version)
+        elif version.is_in(Phase.FREEING, Phase.UNLOADED):
+            # Whoever unloaded it may have been here before all workers had it.
+            await self._placement.free_in_all(workers, version)
 
     async def _admit_or_demote(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> Loaded:
         """Loads a version; on TensorFlow when an engine that was chosen for it cannot load what was made for it."""
@@ -145,7 +163,8 @@ class Loading:
             return await self._admit(workers, version, choice)
         except ModelhostError as error:
             others = (Reason.WORKER_DIED, Reason.MEMORY_LIMIT)
-            if not choice.artifact or version.options.engine or error.reason in others:
+            is_over = error.reason in others or not version.is_in(*_TO_BE_LOADED)
+            if not choice.artifact or version.options.engine or is_over:
                 raise
             self._switching.demote(version, f"{choice.engine} cannot load it: {error.message}")
             return await self._admit(workers, version, TENSORFLOW)
@@ -154,6 +173,9 @@ class Loading:
         """Loads a version into workers, within the limits of memory."""
         is_first = not any(worker.loaded for worker in workers)
         async with self._admission.reserve(version, choice, len(workers), self._budgets):
+            if not version.is_in(*_TO_BE_LOADED):
+                # It was unloaded while memory was measured.
+                raise not_available(version)
             loaded = await self._placement.place_in_all(workers, version, choice)
         try:
             if version.check_loaded is not None:
@@ -205,4 +227,5 @@ class Loading:
     async def _load_later(self, version: Version) -> None:
         await asyncio.sleep(_RETRY_SECONDS)
         if version.is_in(Phase.RECOVERING):
+            self._store.transition(version, Phase.LOADING)
             await self.load(version)

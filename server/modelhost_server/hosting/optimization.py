@@ -14,11 +14,12 @@ from typing import Any
 
 from ..errors import ModelhostError, Reason, brief
 from ..samples import Sample, keep_samples
+from ..sources.disk import publish
 from ..store.operations import LoadRequest
 from ..store.phases import SERVED
 from ..store.records import LoadOptions, Version
 from ..store.resolve import find_version, not_available
-from .cleaning import MODELS, SAMPLES
+from .cleaning import MODELS, SAMPLES, WORK
 from .host import Host
 from .tuning import own_engine
 from .verdicts import TENSORFLOW
@@ -97,14 +98,13 @@ class Optimizer:
         yield Stage("WAITING", 0.0)
         folder = self._host.files_dir / MODELS
         folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder, prefix="work-"))
+        work = Path(tempfile.mkdtemp(dir=folder, prefix=WORK))
         try:
             yield Stage("CONVERTING", 0.05)
             remarks = await self._make(request, original, work, threads, samples)
             # The same of the same content is the same; whoever asked first made it.
             target = folder / self._name(request, original, samples)
-            if not target.is_dir():
-                os.replace(work, target)
+            await asyncio.to_thread(publish, work, target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         yield Stage("COMPARING", 0.5)

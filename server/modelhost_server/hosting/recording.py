@@ -92,6 +92,10 @@ class Recording:
         self._settings[name] = value
         self._mark("settings", name)
 
+    def has_request(self, kind: str, request_id: str) -> bool:
+        """Whether it is on the disk that a request was carried out."""
+        return self._journal is not None and ("requests", kind, request_id) in self._journal.database.rows
+
     def _mark(self, *group: str) -> None:
         if self._journal is not None:
             self._changed.add(group)
@@ -119,6 +123,10 @@ class Recording:
             self._wake.clear()
             waiters, self._waiters = self._waiters, []
             error = await self._write()
+            if error is not None:
+                # Who came meanwhile may have built on what is undone now; so what was done last is undone first.
+                waiters = [*waiters, *self._waiters][::-1]
+                self._waiters = []
             for waiter in waiters:
                 if waiter.done():
                     continue
@@ -136,19 +144,20 @@ class Recording:
         assert self._journal is not None, "without a journal nothing is marked"
         groups, self._changed = self._changed, set()
         database = self._journal.database
-        rows = {group: self._rows(group) for group in groups}
-        changes: dict[Key, Row | None] = {}
-        for group, now in rows.items():
-            changes |= dict.fromkeys(self._written.get(group, frozenset()) - now.keys())
-            changes |= {key: row for key, row in now.items() if database.rows.get(key) != row}
-        if not changes:
-            return None
         self._is_writing = True
         try:
+            rows = {group: self._rows(group) for group in groups}
+            changes: dict[Key, Row | None] = {}
+            for group, now in rows.items():
+                changes |= dict.fromkeys(self._written.get(group, frozenset()) - now.keys())
+                changes |= {key: row for key, row in now.items() if database.rows.get(key) != row}
+            if not changes:
+                return None
             await asyncio.get_running_loop().run_in_executor(
                 self._thread, database.write, changes, self._store.events.revision
             )
-        except (sqlite3.Error, OSError) as error:
+        # A ValueError is text that cannot be written down.
+        except (sqlite3.Error, OSError, ValueError) as error:
             self._changed |= groups
             if not self._is_failing:
                 logger.error("the journal cannot be written; no change is accepted until it can: %s", error)
@@ -160,7 +169,10 @@ class Recording:
         finally:
             self._is_writing = False
         for group, now in rows.items():
-            self._written[group] = frozenset(now)
+            if now:
+                self._written[group] = frozenset(now)
+            else:
+                self._written.pop(group, None)
         if self._is_failing:
             logger.info("the journal can be written again")
         self._is_failing = False

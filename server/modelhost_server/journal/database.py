@@ -86,6 +86,8 @@ class Database:
         """Makes an empty journal: as a whole, or not at all."""
         partial = path.with_suffix(".new")
         partial.unlink(missing_ok=True)
+        # Its owner's alone, as is what SQLite puts beside it; sources may tell secrets.
+        partial.touch(mode=0o600)
         connection = sqlite3.connect(partial, isolation_level=None)
         with contextlib.closing(connection):
             connection.execute("PRAGMA synchronous = FULL")

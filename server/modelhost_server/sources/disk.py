@@ -59,6 +59,7 @@ def publish(folder: Path, target: Path) -> None:
         for name in names:
             _sync(Path(place, name))
         _sync(Path(place))
+    made = [parent for parent in target.parents if not parent.is_dir()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.rename(target)
@@ -66,7 +67,8 @@ def publish(folder: Path, target: Path) -> None:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         shutil.rmtree(folder)
-    _sync(target.parent)
+    for parent in (target.parent, *(each.parent for each in made)):
+        _sync(parent)
 
 
 def detach(folder: Path, trash: Path) -> Path | None:

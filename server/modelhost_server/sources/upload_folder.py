@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -99,7 +100,8 @@ class UploadFolder:
     async def remove_scope(self, scope: str) -> None:
         """Removes all of a scope's."""
         detach(self._place / scope, self._trash)
-        for key in [key for key in self.sizes if key[0] == scope]:
+        # As a whole: threads add to it.
+        for key in [key for key in list(self.sizes) if key[0] == scope]:
             del self.sizes[key]
         await self._empty_trash()
 
@@ -214,6 +216,7 @@ def _last_change(folder: Path) -> float:
 
 def _write_manifest(partial: Path, manifest: Manifest) -> None:
     """There as a whole, or not at all."""
-    written = partial / "manifest.new"
+    # Several may announce the same at once.
+    written = partial / f"manifest.{uuid.uuid4().hex}"
     written.write_text(manifest.to_json())
     written.replace(partial / "manifest")

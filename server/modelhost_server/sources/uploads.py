@@ -140,7 +140,8 @@ class Uploads:
             unused = sorted(
                 (max(seen, self._used.get(key, self._started)), key)
                 for key, seen in complete.items()
-                if key not in used
+                # Some may have gone with their scope meanwhile.
+                if key not in used and key in self._folder.sizes
             )
             excess = sum(self._folder.sizes[key] for _, key in unused) - self.limit
             for last, key in unused:
