@@ -14,29 +14,29 @@ from test_store_phases import refused
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 9), unique=True))
 def test_the_newest_requests_are_remembered(capacity: int, numbers: list[int]) -> None:
-    memory: RequestMemory[Any, str] = RequestMemory(capacity)
+    memory: RequestMemory[Any] = RequestMemory(capacity)
     for number in numbers:
-        memory.remember(f"id{number}", number, f"outcome {number}")
+        memory.remember(f"id{number}", number, ((number, 0.5),))
     kept = numbers[-capacity:]
     for number in range(10):
-        expected = f"outcome {number}" if number in kept else None
+        expected = ((number, 0.5),) if number in kept else None
         assert memory.recall(f"id{number}", number) == expected
 
 
 def test_a_request_without_an_id_is_always_new() -> None:
-    memory: RequestMemory[Any, str] = RequestMemory()
-    memory.remember("", "content", "outcome")
+    memory: RequestMemory[Any] = RequestMemory()
+    memory.remember("", "content", ((1, 0.5),))
     assert memory.recall("", "content") is None
     assert memory.recall("", "other") is None
 
 
 def test_an_id_used_for_something_else_is_refused() -> None:
-    memory: RequestMemory[Any, str] = RequestMemory()
-    memory.remember("id", ("load", 1), "outcome")
+    memory: RequestMemory[Any] = RequestMemory()
+    memory.remember("id", ("load", 1), ((1, 0.5),))
     with refused(Reason.INVALID_REQUEST) as caught:
         memory.recall("id", ("load", 2))
     assert caught.value.field == "request_id"
-    assert memory.recall("id", ("load", 1)) == "outcome"
+    assert memory.recall("id", ("load", 1)) == ((1, 0.5),)
 
 
 @pytest.mark.parametrize("length", [129, 10_000])

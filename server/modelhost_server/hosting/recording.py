@@ -204,8 +204,7 @@ class Recording:
         if known is None:
             return {}
         row = self._journal.database.rows.get(("requests", kind, request_id))
-        outcome = known[1] if isinstance(known[1], tuple) else (known[1],)
-        return request_rows(row[2] if row else next(self._positions), known[0], outcome)
+        return request_rows(row[2] if row else next(self._positions), *known)
 
     async def _write_uses(self) -> None:
         """Writes now and then when versions were last used: in what order they are to come back."""

@@ -8,10 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..journal.journal import Content
-from ..journal.rows import KeptRequest
 from ..store.operations import LoadRequest
 from ..store.phases import Phase
-from ..store.records import LoadOptions, Scope, ScopeConfig, Version
+from ..store.records import Scope, ScopeConfig, Version
 from ..store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -33,28 +32,11 @@ def restore(store: Store, content: Content, defaults: ScopeConfig) -> None:
     for name, model, highest, labels in content.models:
         store.restore_model(name, model, highest, labels)
     for kept in content.requests:
-        _restore_request(store, kept)
-
-
-def _restore_request(store: Store, kept: KeptRequest) -> None:
-    request = kept.request
-    scope = next((scope for scope in store.all_scopes() if scope.name == request.scope), None)
-    model = scope.models.get(request.model) if scope is not None else None
-    versions = []
-    for number, created in kept.outcome:
-        version = model.versions.get(number) if model is not None else None
-        if version is None or version.created != created:
-            version = _gone(request.scope, request.model, number, created)
-        versions.append(version)
-    if isinstance(request, LoadRequest):
-        store.loads.remember(request.memory_id, request, versions[0])
-    else:
-        store.unloads.remember(request.memory_id, request, tuple(versions))
-
-
-def _gone(scope: str, model: str, number: int, created: float) -> Version:
-    """A version that was unloaded."""
-    return Version(scope, model, number, 0, "", "", LoadOptions(), phase=Phase.UNLOADED, created=created)
+        request = kept.request
+        if isinstance(request, LoadRequest):
+            store.loads.remember(request.memory_id, request, kept.outcome)
+        else:
+            store.unloads.remember(request.memory_id, request, kept.outcome)
 
 
 async def load_restored(versions: Sequence[Version], load: Callable[[Version], Awaitable[None]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..errors import ModelhostError
 from ..store.operations import LoadRequest, UnloadRequest
 from ..store.phases import WANTED, Phase
 from ..store.records import Description, LoadOptions, Scope, ScopeConfig, Version
+from ..store.requests import Outcome
 from .database import Key, Row, key_of
 
 LOAD, UNLOAD = "load", "unload"
@@ -58,13 +58,13 @@ class KeptRequest:
     """A request that was carried out, and the versions that it was about: their numbers, and when they were made."""
 
     request: LoadRequest | UnloadRequest
-    outcome: tuple[tuple[int, float], ...]
+    outcome: Outcome
 
 
 _CONFIG = TypeAdapter(ScopeConfig)
 _LOAD = TypeAdapter(KeptLoad)
 _LABELS = TypeAdapter(dict[str, int])
-_OUTCOME = TypeAdapter(tuple[tuple[int, float], ...])
+_OUTCOME = TypeAdapter(Outcome)
 _ASKED_LOAD = TypeAdapter(AskedLoad)
 _ASKED_UNLOAD = TypeAdapter(UnloadRequest)
 
@@ -115,15 +115,14 @@ def _version_row(version: Version) -> Row:
     )  # fmt: skip
 
 
-def request_rows(position: int, request: LoadRequest | UnloadRequest, outcome: Iterable[Version]) -> dict[Key, Row]:
-    """The row of a request that was carried out, by its id; `outcome` is the versions that it was about."""
+def request_rows(position: int, request: LoadRequest | UnloadRequest, outcome: Outcome) -> dict[Key, Row]:
+    """The row of a request that was carried out, by its id."""
     if isinstance(request, LoadRequest):
         asked = AskedLoad(**{each.name: getattr(request, each.name) for each in fields(AskedLoad)})
         kind, content = LOAD, _text(_ASKED_LOAD, asked)
     else:
         kind, content = UNLOAD, _text(_ASKED_UNLOAD, request)
-    versions = [(version.number, version.created) for version in outcome]
-    return _by_key("requests", (kind, request.memory_id, position, content, json.dumps(versions)))
+    return _by_key("requests", (kind, request.memory_id, position, content, json.dumps(outcome)))
 
 
 def setting_rows(name: str, value: str) -> dict[Key, Row]:

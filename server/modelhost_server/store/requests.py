@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 from ..errors import ModelhostError, Reason
 
 C = TypeVar("C", bound=Hashable)
-T = TypeVar("T")
+# The versions that a request was about: their numbers, and when they were made. Not the versions themselves, which
+# would stay in memory long after they are gone.
+Outcome = tuple[tuple[int, float], ...]
 _CAPACITY = 10_000
 _MAX_ID = 128
 
@@ -30,16 +32,16 @@ def scoped_id(scope: str, request_id: str) -> str:
     return f"{scope}/{request_id}" if request_id else ""
 
 
-class RequestMemory(Generic[C, T]):
+class RequestMemory(Generic[C]):
     """The newest request ids, what they asked for, and what came of it."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        self._seen: OrderedDict[str, tuple[C, T]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[C, Outcome]] = OrderedDict()
         self._capacity = capacity
         # Called with the id when a request was remembered or forgotten.
         self.on_change: Callable[[str], None] = lambda request_id: None
 
-    def recall(self, request_id: str, content: C) -> T | None:
+    def recall(self, request_id: str, content: C) -> Outcome | None:
         """What came of this request; None when it is new or has no id.
 
         Raises:
@@ -56,7 +58,7 @@ class RequestMemory(Generic[C, T]):
             )
         return outcome
 
-    def remember(self, request_id: str, content: C, outcome: T) -> None:
+    def remember(self, request_id: str, content: C, outcome: Outcome) -> None:
         """Notes what came of a request."""
         if request_id:
             self._seen[request_id] = (content, outcome)
@@ -69,6 +71,6 @@ class RequestMemory(Generic[C, T]):
         if self._seen.pop(request_id, None) is not None:
             self.on_change(request_id)
 
-    def get(self, request_id: str) -> tuple[C, T] | None:
+    def get(self, request_id: str) -> tuple[C, Outcome] | None:
         """What a request asked for and what came of it."""
         return self._seen.get(request_id)

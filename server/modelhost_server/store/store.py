@@ -16,8 +16,8 @@ from .numbers import check_number, check_same, next_number
 from .operations import LoadRequest, UnloadRequest
 from .pages import page
 from .phases import SERVED, WANTED, Phase, check_transition
-from .records import Candidate, Loaded, Model, Progress, Scope, ScopeConfig, Tuning, Version
-from .requests import RequestMemory
+from .records import Candidate, Loaded, LoadOptions, Model, Progress, Scope, ScopeConfig, Tuning, Version
+from .requests import Outcome, RequestMemory
 from .resolve import find_model, find_version, next_to_serve, not_available, served_version
 from .succession import forget, superseded, take_place
 
@@ -46,8 +46,8 @@ class Store:
         self.labels = Labels(self.scope, self._changed)
         self._scopes: dict[str, Scope] = {}
         self._keys = itertools.count(1)
-        self.loads: RequestMemory[LoadRequest, Version] = RequestMemory()
-        self.unloads: RequestMemory[UnloadRequest, tuple[Version, ...]] = RequestMemory()
+        self.loads: RequestMemory[LoadRequest] = RequestMemory()
+        self.unloads: RequestMemory[UnloadRequest] = RequestMemory()
         self._progress_listeners: set[Callable[[Version], None]] = set()
 
     # Scopes
@@ -143,9 +143,9 @@ class Store:
             check_label(label)
         asked = request.version or request.found_version
         check_number(asked)
-        remembered = self.loads.recall(request.memory_id, request)
-        if remembered is not None:
-            return remembered, False
+        outcome = self.loads.recall(request.memory_id, request)
+        if outcome is not None:
+            return self._made(request, outcome)[0], False
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
         model = scope.models.get(request.model)
@@ -155,7 +155,7 @@ class Store:
         if existing is not None and is_taken and not request.replaces:
             check_same(existing, request)
             self.labels.add(existing, request.labels)
-            self.loads.remember(request.memory_id, request, existing)
+            self.loads.remember(request.memory_id, request, _outcome((existing,)))
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
@@ -169,7 +169,7 @@ class Store:
             model.others.append(version)
         else:
             model.versions[number] = version
-        self.loads.remember(request.memory_id, request, version)
+        self.loads.remember(request.memory_id, request, _outcome((version,)))
         self._changed(version, is_seen=not is_taken)
         return version, True
 
@@ -185,15 +185,22 @@ class Store:
                 self.retire(version)
         return versions, is_new
 
+    def _made(self, request: LoadRequest | UnloadRequest, outcome: Outcome) -> tuple[Version, ...]:
+        """The versions that a remembered request was about; those that are gone as they were last, UNLOADED."""
+        model = self.scope(request.scope).models.get(request.model)
+        there = (*model.versions.values(), *model.others) if model is not None else ()
+        by_making = {(version.number, version.created): version for version in there}
+        return tuple(by_making.get(made) or _gone(request, *made) for made in outcome)
+
     def find_unload(self, request: UnloadRequest) -> tuple[tuple[Version, ...], bool]:
         """The versions to unload, and whether this is news (False for a repeated request); remembers the request.
 
         Raises:
             ModelhostError: SCOPE_NOT_FOUND, MODEL_NOT_FOUND, VERSION_NOT_FOUND, LABEL_NOT_FOUND.
         """
-        remembered = self.unloads.recall(request.memory_id, request)
-        if remembered is not None:
-            return remembered, False
+        outcome = self.unloads.recall(request.memory_id, request)
+        if outcome is not None:
+            return self._made(request, outcome), False
         model = find_model(self.scope(request.scope), request.model)
         versions: tuple[Version, ...]
         if request.all_versions:
@@ -201,7 +208,7 @@ class Store:
         else:
             found = find_version(model, request.version, request.label)
             versions = (found, *model.others_of(found.number))
-        self.unloads.remember(request.memory_id, request, versions)
+        self.unloads.remember(request.memory_id, request, _outcome(versions))
         return versions, True
 
     def retire(self, version: Version) -> None:
@@ -243,6 +250,9 @@ class Store:
         is_seen = version not in model.others
         if phase is Phase.UNLOADED:
             scope.past.add(version.statistics)
+            if version.loaded is not None:
+                # Events tell of the version for long; what ran it held examples.
+                version.loaded.runners.clear()
             forget(model, version)
             if not model.versions:
                 del scope.models[model.name]
@@ -339,3 +349,13 @@ class Store:
             raise not_available(chosen or next_to_serve(found))
         chosen.handles += 1
         return chosen
+
+
+def _outcome(versions: Sequence[Version]) -> Outcome:
+    return tuple((version.number, version.created) for version in versions)
+
+
+def _gone(request: LoadRequest | UnloadRequest, number: int, created: float) -> Version:
+    return Version(
+        request.scope, request.model, number, 0, "", "", LoadOptions(), phase=Phase.UNLOADED, created=created
+    )  # fmt: skip
