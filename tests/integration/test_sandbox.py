@@ -87,7 +87,9 @@ def test_a_model_writes_nothing(served: Served, path: str) -> None:
 
 def test_a_model_cannot_have_the_server_write_for_it(served: Served) -> None:
     # Where there is no data directory, uploads are in the cache. One that nobody has announced:
-    (workspace,) = (served.directory / "cache" / "running").glob("process-*")
+    cache = served.directory / "cache"
+    assert not cache.stat().st_mode & 0o077, "they are nobody else's to read"
+    (workspace,) = (cache / "running").glob("process-*")
     planted, content = served.directory / "planted", b"by the server"
     manifest = Manifest(FILES, (UploadedFile(str(planted), len(content), hashlib.sha256(content).hexdigest()),))
     folder = workspace / "uploads" / "default" / "partial" / manifest.id

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,26 @@ async def test_a_stream_ends_with_its_callers_token(file: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await leaving
     following.cancel()
+
+
+async def test_a_token_ends_though_requests_keep_all_threads_busy(file: Path) -> None:
+    access = AccessFile.made(file)
+    found, token = access.create_token("team", read_grants(["predict:a"]), None)
+    authenticator = Authenticator(file)
+    following = asyncio.create_task(authenticator.follow())
+    done = threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(done.wait)) for _ in range(100)]
+    looked = asyncio.Event()
+    authenticator.listen(looked.set)
+    try:
+        assert access.revoke_token(found)
+        await asyncio.wait_for(looked.wait(), 20)
+        with refused(Reason.UNAUTHENTICATED):
+            authenticator.identify(bearer(token))
+    finally:
+        done.set()
+        await asyncio.gather(*busy)
+        following.cancel()
 
 
 async def test_a_stream_ends_when_what_its_caller_may_do_changes_or_time_is_up(file: Path) -> None:

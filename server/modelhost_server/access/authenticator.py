@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import ModelhostError, Reason
@@ -31,6 +32,8 @@ class Authenticator:
         self._stamp = self._file.stamp()
         self._known = self._file.read()
         self._listeners: set[Callable[[], None]] = set()
+        # Not the one that requests are worked on in: whoever keeps that busy would put off the end of his token.
+        self._thread = ThreadPoolExecutor(1, "access")
 
     def identify(self, credentials: Credentials) -> Identity:
         """Who comes with these. A token, where there is one, says it alone, whatever the certificate is.
@@ -65,13 +68,13 @@ class Authenticator:
 
     async def follow(self) -> None:
         """Follows the file, without end. While it cannot be read, what was read last counts."""
-        trouble = ""
+        loop, trouble = asyncio.get_running_loop(), ""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                stamp = await asyncio.to_thread(self._file.stamp)
+                stamp = await loop.run_in_executor(self._thread, self._file.stamp)
                 if stamp != self._stamp:
-                    self._known = await asyncio.to_thread(self._file.read)
+                    self._known = await loop.run_in_executor(self._thread, self._file.read)
                     self._stamp = stamp
                 trouble = ""
             except (OSError, ValueError) as error:

@@ -6,7 +6,8 @@ Answers come from the store, which knows; a table of statuses beside it would be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import aclosing, contextmanager
 
 from grpc_health.v1 import health_pb2
 
@@ -18,6 +19,9 @@ from .rules import ANYBODY, Rule, Rules
 
 _Status = health_pb2.HealthCheckResponse
 _PARTS = 4
+# Watches of callers that nobody knows, together: each takes memory for as long as it likes.
+_MAX_UNKNOWN_WATCHES = 10_000
+_RETRY_SECONDS = 10.0
 
 
 def _scope_of(request: health_pb2.HealthCheckRequest) -> str | None:
@@ -36,6 +40,7 @@ class HealthService:
     def __init__(self, host: Host, services: Collection[str]) -> None:
         self._host = host
         self._services = frozenset({"", *services})
+        self._unknown_watches = 0
 
     async def check(self, request: health_pb2.HealthCheckRequest, call: Call) -> health_pb2.HealthCheckResponse:
         """The status of what `service` names: "", a service, or `scopes/{scope}/models/{model}`."""
@@ -53,15 +58,39 @@ class HealthService:
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status now, and whenever it changes."""
+        with self._counted(call):
+            async with aclosing(self._changes(request.service)) as statuses:
+                async for status in statuses:
+                    yield _Status(status=status)
+
+    @contextmanager
+    def _counted(self, call: Call) -> Iterator[None]:
+        if call.identity is not None:
+            yield
+            return
+        if self._unknown_watches >= _MAX_UNKNOWN_WATCHES:
+            raise ModelhostError(
+                Reason.TOO_MANY_CALLS,
+                f"there are {_MAX_UNKNOWN_WATCHES} watches of callers that are not known, as many as this server takes",
+                retry_after=_RETRY_SECONDS,
+                limit=_MAX_UNKNOWN_WATCHES,
+            )
+        self._unknown_watches += 1
+        try:
+            yield
+        finally:
+            self._unknown_watches -= 1
+
+    async def _changes(self, service: str) -> AsyncGenerator[health_pb2.HealthCheckResponse.ServingStatus, None]:
         news = asyncio.Event()
         stops = [self._host.store.events.listen(lambda event: news.set()), self._host.draining.listen(news.set)]
         last = None
         try:
             while True:
                 news.clear()
-                status = self._status(request.service)
+                status = self._status(service)
                 if status != last:
-                    yield _Status(status=status)
+                    yield status
                     last = status
                 self._host.draining.check_accepting()
                 await news.wait()

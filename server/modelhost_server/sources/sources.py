@@ -38,6 +38,8 @@ class Sources:
     ) -> None:  # fmt: skip
         # Workers are elsewhere.
         cache_dir = cache_dir.absolute()
+        # It has what callers send: models, and samples of their data.
+        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._workspace = Workspace(cache_dir / RUNNING)
         self.roots = roots
         self.uploads = Uploads(
