@@ -48,7 +48,12 @@ class Expected:
     keep_older: bool
     phase: Phase = Phase.WAITING
     handles: int = 0
-    has_been_served: bool = False
+    was_available: bool = False
+
+    @property
+    def has_been_served(self) -> bool:
+        # One that is EVICTED before it was ever loaded is served, but only until its load begins and its worker dies.
+        return self.was_available or self.phase in SERVED
 
 
 class Hosting(RuleBasedStateMachine):
@@ -95,7 +100,7 @@ class Hosting(RuleBasedStateMachine):
             for other in self.of(*key).values():
                 if other.version.key < self.hosted[address].version.key:
                     other.labels = tuple(label for label in other.labels if label not in labels)
-            self.hosted[address].has_been_served = True
+            self.hosted[address].was_available |= phase is Phase.AVAILABLE
         elif phase is Phase.UNLOADED:
             del self.hosted[address]
             self.labels[key] = {name: n for name, n in self.labels.get(key, {}).items() if n != number}
