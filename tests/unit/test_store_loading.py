@@ -8,7 +8,7 @@ import pytest
 from modelhost_server.errors import Reason
 from modelhost_server.store.operations import UnloadRequest
 from modelhost_server.store.phases import WANTED, Phase
-from modelhost_server.store.records import Loaded, LoadOptions
+from modelhost_server.store.records import Loaded, LoadOptions, Version
 from modelhost_server.store.store import Store
 from test_store_phases import bring, hosted, new_store, refused, request
 
@@ -55,11 +55,18 @@ def test_a_refused_load_leaves_no_trace(store: Store, fields: dict[str, Any], re
     assert store.events.revision == 0
 
 
+def made(version: Version) -> tuple[str, str, int, float]:
+    return version.scope, version.model, version.number, version.created
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_a_retry_by_request_id_gets_the_same_version_in_whatever_phase(store: Store, phase: Phase) -> None:
     version = hosted(store, phase, request_id="id")
     revision = store.events.revision
-    assert store.accept_load(request(request_id="id")) == (version, False)
+    again, is_new = store.accept_load(request(request_id="id"))
+    assert (made(again), again.phase, is_new) == (made(version), version.phase, False)
+    # One that is there is that one.
+    assert (again is version) == (phase is not Phase.UNLOADED)
     assert store.events.revision == revision
 
 
@@ -238,7 +245,8 @@ def test_a_retried_unload_does_not_unload_what_was_loaded_since(store: Store) ->
     assert store.begin_unload(unload) == ((first,), True)
     bring(store, first, Phase.FREEING, Phase.UNLOADED)
     second = hosted(store)
-    assert store.begin_unload(unload) == ((first,), False)
+    (again,), is_new = store.begin_unload(unload)
+    assert (made(again), again.phase, is_new) == (made(first), Phase.UNLOADED, False)
     assert second.phase is Phase.AVAILABLE
 
 

@@ -194,7 +194,9 @@ class Hosting(RuleBasedStateMachine):
     def retry_load(self, data: st.DataObject) -> None:
         load, version = data.draw(st.sampled_from(self.requests))
         if load.scope in self.scopes:
-            assert self.store.accept_load(load) == (version, False)
+            again, is_new = self.store.accept_load(load)
+            assert not is_new
+            assert (again.number, again.created, again.phase) == (version.number, version.created, version.phase)
         else:
             with refused(Reason.SCOPE_NOT_FOUND):
                 self.store.accept_load(load)

@@ -187,10 +187,11 @@ class Store:
 
     def _made(self, request: LoadRequest | UnloadRequest, outcome: Outcome) -> tuple[Version, ...]:
         """The versions that a remembered request was about; those that are gone as they were last, UNLOADED."""
-        model = self.scope(request.scope).models.get(request.model)
+        scope = self.scope(request.scope)
+        model = scope.models.get(request.model)
         there = (*model.versions.values(), *model.others) if model is not None else ()
         by_making = {(version.number, version.created): version for version in there}
-        return tuple(by_making.get(made) or _gone(request, *made) for made in outcome)
+        return tuple(by_making.get(made) or _gone(scope.name, request.model, *made) for made in outcome)
 
     def find_unload(self, request: UnloadRequest) -> tuple[tuple[Version, ...], bool]:
         """The versions to unload, and whether this is news (False for a repeated request); remembers the request.
@@ -355,7 +356,5 @@ def _outcome(versions: Sequence[Version]) -> Outcome:
     return tuple((version.number, version.created) for version in versions)
 
 
-def _gone(request: LoadRequest | UnloadRequest, number: int, created: float) -> Version:
-    return Version(
-        request.scope, request.model, number, 0, "", "", LoadOptions(), phase=Phase.UNLOADED, created=created
-    )  # fmt: skip
+def _gone(scope: str, model: str, number: int, created: float) -> Version:
+    return Version(scope, model, number, 0, "", "", LoadOptions(), phase=Phase.UNLOADED, created=created)
