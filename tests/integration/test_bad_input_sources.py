@@ -169,11 +169,10 @@ CASES = {
     ),
     "a name of 300 characters": Bad("/tmp/" + "x" * 300, NOT_FOUND, ("cannot be read", "too long")),
     "a loop": Bad(loop, NOT_FOUND, ("loop",)),
-    "s3:": Bad("s3://bucket/model", UNSUPPORTED, ("absolute paths and file:", "'s3'")),
-    "gs:": Bad("gs://bucket/model", UNSUPPORTED, ("'gs'",)),
-    "http:": Bad("http://host/model", UNSUPPORTED, ("'http'",)),
+    "ftp:": Bad("ftp://host/model", UNSUPPORTED, ("'ftp'",)),
+    "http: of no model": Bad("http://host/model", UNSUPPORTED, (".keras", "archive", "'model'")),
     "file: of another host": Bad("file://host/model", UNSUPPORTED, ("'file'",)),
-    "a URI with a broken host": Bad("s3://[half", NOT_FOUND, ("neither a path nor a URI",)),
+    "a URI with a broken host": Bad("s3://[half", "INVALID_REQUEST", ("expected a URI",)),
     "a plain file": Bad(
         file("model.h5", b"text"), UNSUPPORTED, ("SavedModel directory, or a .keras or .tflite file", "model.h5")
     ),

@@ -374,6 +374,9 @@ def test_without_room_on_the_disk_nothing_is_changed_and_all_goes_on(start, mode
             "create": lambda: stubs.scopes.CreateScope(create, timeout=30),
             "update": lambda: stubs.scopes.UpdateScope(update, timeout=30),
         }
+        # What SQLite gives back later would be room again.
+        log = directory / "journal.db-wal"
+        assert eventually(lambda: not log.exists() or log.stat().st_size == 0)
         with no_room(directory, running):
             for name, change in changes.items():
                 code, reason, message = failure(change)

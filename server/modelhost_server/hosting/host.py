@@ -228,11 +228,22 @@ class Host:
         elif wait:
             await self._waiting.until(version, _SETTLED)
             if version.is_kept:
-                # Its labels have moved, and older versions go.
-                await self.recording.settled()
+                await self._settled(version)
             if version.phase not in SERVED:
                 raise self._load_error(version)
         return version
+
+    async def _settled(self, version: Version) -> None:
+        # Its labels have moved, and older versions go.
+        try:
+            await self.recording.settled()
+        except ModelhostError as error:
+            raise ModelhostError(
+                Reason.STORAGE_FAILED,
+                f"{version.resource} is there, but what changed with it cannot be written to the server's disk yet; "
+                "it is tried until it can: ask again",
+                retry_after=error.retry_after,
+            ) from None
 
     async def learn(self, version: Version) -> Loaded:
         """What a version that is served takes and gives. One that has not been in memory in this server's life is
