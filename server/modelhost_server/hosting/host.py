@@ -205,7 +205,10 @@ class Host:
         elif is_new and version.phase is Phase.WAITING:
             self._background.run(self._load(version))
         elif version.phase is Phase.EVICTED:
-            self.keepers.of(version.scope).reloading.begin(version)
+            try:
+                self.keepers.of(version.scope).reloading.begin(version)
+            except ModelhostError as refused:
+                return error or refused
         return error
 
     async def _kept_samples(self, request: LoadRequest) -> str:
@@ -238,6 +241,9 @@ class Host:
         try:
             await self.recording.settled()
         except ModelhostError as error:
+            if version.phase not in SERVED:
+                # Why it failed is what the caller is to know.
+                return
             raise ModelhostError(
                 Reason.STORAGE_FAILED,
                 f"{version.resource} is there, but what changed with it cannot be written to the server's disk yet; "
