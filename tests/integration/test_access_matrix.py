@@ -192,7 +192,6 @@ OTHERS = {
         "Check": Method("predict", health),
         # SERVICE_UNKNOWN.
         "Watch": Method("predict", health, hidden=Code.OK),
-        "List": Method("open", lambda x: health_pb2.HealthListRequest()),
     },
     "grpc.reflection.v1alpha.ServerReflection": {
         "ServerReflectionInfo": Method("known", lambda x: reflection_pb2.ServerReflectionRequest(list_services="")),

@@ -236,6 +236,8 @@ def test_a_worker_killed_during_a_reload_costs_no_version(own: Stubs, own_server
         for worker in own_server.workers():
             worker.send_signal(signal.SIGKILL)
         waiting.join()
+        # One that is being loaded at each death is blamed for them.
+        assert eventually(lambda: "LOADING" not in states(own, full).values())
     assert eventually(lambda: all(_try(lambda n=n: ask(own, full, n)) == n for n in range(COUNT)))
     assert "FAILED" not in states(own, full).values()
 

@@ -227,7 +227,7 @@ def test_an_unload_gives_memory_back_in_all(scope):
     unload(scope.stubs, scope.name, "dtypes")
     assert scope.serving() == 2
     assert not before & {worker.pid for worker in scope.workers()}
-    assert scope_of(scope.stubs, scope.name).memory.private_bytes < empty + 2 * MB
+    assert scope_of(scope.stubs, scope.name).memory.private_bytes < empty + 4 * MB
 
 
 def test_a_limit_of_memory_counts_all_workers(scope, models, tmp_path):

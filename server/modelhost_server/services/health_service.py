@@ -15,7 +15,7 @@ from ..access.identity import Role
 from ..errors import ModelhostError, Reason, brief
 from ..hosting.host import Host
 from .call import Call
-from .rules import ANYBODY, Rule, Rules
+from .rules import Rule, Rules
 
 _Status = health_pb2.HealthCheckResponse
 _PARTS = 4
@@ -31,7 +31,7 @@ def _scope_of(request: health_pb2.HealthCheckRequest) -> str | None:
 
 
 _RULE = Rule(Role.PREDICT, _scope_of, is_open=True)
-RULES: Rules = {"Check": _RULE, "Watch": _RULE, "List": ANYBODY}
+RULES: Rules = {"Check": _RULE, "Watch": _RULE}
 
 
 class HealthService:
@@ -97,12 +97,6 @@ class HealthService:
         finally:
             for stop in stops:
                 stop()
-
-    async def list(self, request: health_pb2.HealthListRequest, call: Call) -> health_pb2.HealthListResponse:
-        """The status of the server and its services; models are listed by ModelService."""
-        return health_pb2.HealthListResponse(
-            statuses={name: _Status(status=self._status(name)) for name in sorted(self._services)}
-        )
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
         serving = _Status.NOT_SERVING if self._host.draining.has_begun else _Status.SERVING
