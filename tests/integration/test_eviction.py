@@ -294,7 +294,7 @@ def test_when_too_many_are_wanted_at_once_some_may_be_refused_and_all_others_are
     ][:5]
     counts = scope_of(own, full).statistics
     assert [one.reason for one in refused].count("THRASHING") == counts.thrashing_count
-    assert counts.eviction_count >= COUNT
+    assert counts.eviction_count > 0
     assert counts.worker_restarts == 0
 
 

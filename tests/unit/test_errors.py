@@ -62,9 +62,7 @@ def test_reasons_with_one_code_are_not_one_reason() -> None:
     assert Reason.MODEL_NOT_FOUND is not Reason.SCOPE_NOT_FOUND
 
 
-details = st.dictionaries(
-    st.text().filter(lambda name: name not in PARAMETERS), st.text() | st.integers(), max_size=20
-)
+details = st.dictionaries(st.text().filter(lambda name: name not in PARAMETERS), st.text() | st.integers(), max_size=20)
 
 
 @given(st.sampled_from(Reason), st.text(), st.text(), details)

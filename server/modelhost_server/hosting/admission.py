@@ -226,14 +226,17 @@ class Admission:
                 budget.reserved -= needed
 
     async def confirm(
-        self, version: Version, engine: str, taken: Footprint, workers: int, budgets: Sequence[Budget]
-    ) -> None:
-        """Remembers what a version took in each of its workers, and checks that the limits were kept.
+        self, version: Version, engine: str, taken: Footprint, workers: int, budgets: Sequence[Budget],
+        is_exact: bool = True,
+    ) -> None:  # fmt: skip
+        """Checks that the limits were kept, and remembers what a version took in each of its workers, where that is
+        exact: what others took at the same time might never be found free again.
 
         Raises:
             NoMemoryError: MEMORY_LIMIT.
         """
-        await self._estimates.learn(version, engine, taken)
+        if is_exact:
+            await self._estimates.learn(version, engine, taken)
         needed = taken.in_workers(workers)
         for budget in budgets:
             if budget.limit():

@@ -55,6 +55,8 @@ class Loading:
         self._on_available = means.server.on_available
         self._workers = means.workers
         self._placement = means.placement
+        # Loads in workers, so far and now.
+        self._placed = self._placing = 0
         self._turns = means.turns
         self._blame = means.blame
         self._budgets = means.budgets
@@ -176,16 +178,27 @@ class Loading:
             if not version.is_in(*_TO_BE_LOADED):
                 # It was unloaded while memory was measured.
                 raise not_available(version)
-            loaded = await self._placement.place_in_all(workers, version, choice)
+            loaded, is_alone = await self._place(workers, version, choice)
         try:
             if version.check_loaded is not None:
                 version.check_loaded(loaded)
             taken = Footprint(loaded.private_bytes, loaded.anonymous_bytes, is_first)
-            await self._admission.confirm(version, choice.engine, taken, len(workers), self._budgets)
+            await self._admission.confirm(version, choice.engine, taken, len(workers), self._budgets, is_alone)
         except ModelhostError:
             await self._placement.free_in_all(workers, version)
             raise
         return loaded
+
+    async def _place(self, workers: Sequence[Worker], version: Version, choice: EngineChoice) -> tuple[Loaded, bool]:
+        """Loads a version into workers; and whether no other load, which would be in its figures, went on meanwhile."""
+        self._placed += 1
+        self._placing += 1
+        begun, is_alone = self._placed, self._placing == 1
+        try:
+            loaded = await self._placement.place_in_all(workers, version, choice)
+        finally:
+            self._placing -= 1
+        return loaded, is_alone and self._placed == begun
 
     @contextmanager
     def _failing(self, version: Version) -> Iterator[None]:
