@@ -120,9 +120,21 @@ def in_nobodys_library(graph: pb.GraphDef) -> None:
     del graph.library.function[0]
 
 
+def called_with_too_few_types(graph: pb.GraphDef) -> None:
+    del graph.node[1].attr["Tin"].list.type[:]
+
+
+def of_more_arguments_than_types(graph: pb.GraphDef) -> None:
+    graph.library.function[1].signature.input_arg.add(name="more", type=FLOAT)
+
+
 @pytest.mark.parametrize(
-    "spoil", [assigned, passed_to_a_loop, returned, called_with_another, called_by_its_name, in_nobodys_library]
-)
+    "spoil",
+    [
+        assigned, passed_to_a_loop, returned, called_with_another, called_by_its_name, in_nobodys_library,
+        called_with_too_few_types, of_more_arguments_than_types,
+    ],
+)  # fmt: skip
 def test_what_only_a_variable_can_do_is_not_converted(spoil: Callable[[pb.GraphDef], None]) -> None:
     graph = reading()
     spoil(graph)

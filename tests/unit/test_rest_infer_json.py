@@ -100,6 +100,7 @@ CONTENT = "Input must set only one of the following fields: 'data', 'binary_data
         ({"inputs": [], "id": 1}, b"", "Unable to parse 'id': attempt to access JSON non-string as string"),
         (b'{"inputs": [], "id": NaN}', b"", "Unable to parse 'id'"),
         (b'{"inputs": [NaN], "id": "\\ud800"}', b"", "failed to parse the request JSON buffer"),
+        (b'{"inputs": [NaN], "id": "\xed\xa0\x80"}', b"", "failed to parse the request JSON buffer"),
         ({"inputs": [], "parameters": 1}, b"", "Unable to parse 'parameters': expected a JSON object"),
         ({"inputs": [], "parameters": {"p": [1]}}, b"", "parameter 'p' has invalid type."),
         ({"inputs": [], "parameters": {"p": None}}, b"", "parameter 'p' has invalid type."),

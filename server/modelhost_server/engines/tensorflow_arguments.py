@@ -16,7 +16,7 @@ _CALLS = ("StatefulPartitionedCall", "PartitionedCall")
 
 
 class _NotConvertible(Exception):
-    """A variable is used in a way that only variables can be."""
+    """A variable is used in a way that only variables can be, or the graph is at odds with itself."""
 
 
 def convert(graph: pb.GraphDef, dtypes: Mapping[str, int], initialiser: str | None) -> bool:
@@ -78,6 +78,8 @@ class _Conversion:
 
     def _convert_call(self, node: pb.NodeDef, values: Mapping[int, int]) -> None:
         types = list(node.attr["Tin"].list.type)
+        if any(i >= len(types) for i in values):
+            raise _NotConvertible
         for i, dtype in values.items():
             types[i] = dtype
         node.attr["Tin"].list.type[:] = types
@@ -96,6 +98,8 @@ class _Conversion:
         self._types[name] = types
         function = self._functions[name]
         arguments = function.signature.input_arg
+        if len(arguments) != len(types):
+            raise _NotConvertible
         dtypes = {}
         for i, (argument, dtype) in enumerate(zip(arguments, types, strict=True)):
             if argument.type == _RESOURCE != dtype:

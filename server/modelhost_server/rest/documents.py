@@ -40,7 +40,8 @@ def read_document(data: bytes | memoryview) -> Any:
         if b"NaN" not in text and b"Infinity" not in text:
             raise MalformedDocument(error.msg, error.pos) from None
     try:
-        document = json.loads(text)
+        # Strictly: `loads` would take bytes that are no UTF-8.
+        document = json.loads(text.decode())
         if _SURROGATE.search(text):
             # Half a character, which could not be written anywhere.
             orjson.dumps(document)

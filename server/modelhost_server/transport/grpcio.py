@@ -24,8 +24,14 @@ from .tls import TlsFiles
 _MIN_PING_MILLISECONDS = 10_000
 _HANDSHAKE_MILLISECONDS = 10_000
 
-# grpc logs a traceback, and all of it, for each header of a caller's that is no text.
-logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding on"))
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # grpc logs a traceback for each header, and two for each path, of a caller's that is no text.
+    callers = ("Invalid encoding on", "Unexpected [UnicodeDecodeError]", "Failed sending error status")
+    return not record.getMessage().startswith(callers)
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
 
 
 class GrpcioTransport:
