@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -35,11 +36,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 async def test_an_answer_that_is_none_is_a_failure_whatever_else_is_said(run, answer):
     program = "import sys; sys.stdin.read(); [print('x' * (1 << 20), file=sys.stderr) for _ in range(64)]; "
     say = f"print({answer!r})" if len(answer) < 1000 else f"print({answer[0]!r} * {len(answer)})"
-    before = psutil.Process().memory_info().rss
-    with pytest.raises(ModelhostError) as caught:
-        await run(program + say)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelhostError) as caught:
+            await run(program + say)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert caught.value.reason is Reason.SOURCE_UNSUPPORTED
-    assert psutil.Process().memory_info().rss - before < 48 << 20
+    assert peak < 48 << 20
 
 
 async def test_what_a_converter_has_started_ends_with_it(run, tmp_path):

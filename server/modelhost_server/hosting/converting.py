@@ -115,11 +115,11 @@ async def _asked(process: asyncio.subprocess.Process, request: bytes) -> tuple[d
     return answer if isinstance(answer, dict) else {}, log.decode("utf-8", "replace")
 
 
-async def _beginning(stream: asyncio.StreamReader) -> bytes:
+async def _beginning(stream: asyncio.StreamReader) -> bytearray:
     read = bytearray()
     while piece := await stream.read(_PIECE_BYTES):
         read += piece[: _MAX_ANSWER_BYTES - len(read)]
-    return bytes(read)
+    return read
 
 
 async def _last(stream: asyncio.StreamReader) -> bytes:
