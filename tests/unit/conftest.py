@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the client."""
+"""For tests without a server: what hypothesis may take, and fixtures of the tests of the client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.service import Asynchronous, Served, Synchronous
+
+# How long something takes says nothing on a machine that does other things besides.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture
