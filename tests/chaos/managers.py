@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,29 +105,35 @@ class ModelManager:
             self._sources / f"{model.number}-{version}", model.number, version, "large" if self._is_large else "small"
         )
         can_upload = hasattr(self._client, "upload") and not self._is_large
-        source = Source(path, self._engine, self._is_large, can_upload and self._random.random() < 0.3)
-        model.maybe[version] = source
-        replaced = {} if keep_older else {number: old for number, old in model.live.items() if number < version}
-        model.maybe.update(replaced)
-        for label in labels or ():
-            model.labels[label].attempt(version)
+        is_uploaded = can_upload and self._random.random() < 0.3
+        source = Source(path, self._engine, self._is_large, is_uploaded, tuple(labels or ()), not keep_older)
+        self._may_come(version, source)
         kind = "upload and load" if source.is_uploaded else "load"
         outcome = self._attempt(
-            kind, version, lambda: self._load(version, source, labels or [], keep_older), self._timeout
+            kind, version, lambda: self._load(version, source, source.labels, keep_older), self._timeout
         )
         if outcome.code:
             self.settle()
             return None
         del model.maybe[version]
         model.live[version] = source
-        for label in labels or ():
+        for label in source.labels:
             model.labels[label].confirm(version)
-        if replaced:
+        if source.replaces:
             # Those that carry a label are still there.
             self.settle()
         return version
 
-    def _load(self, version: int, source: Source, labels: list[str], keep_older: bool) -> None:
+    def _may_come(self, version: int, source: Source) -> None:
+        """From now on a version may be there, with what its load was asked for."""
+        model = self.model
+        model.maybe[version] = source
+        if source.replaces:
+            model.maybe.update({number: old for number, old in model.live.items() if number < version})
+        for label in source.labels:
+            model.labels[label].attempt(version)
+
+    def _load(self, version: int, source: Source, labels: Sequence[str], keep_older: bool) -> None:
         upload = {"upload": True} if source.is_uploaded else {}
         self._client.load(
             self.model.full_name, source.path, version=version, labels=labels, keep_older=keep_older,
@@ -177,11 +183,20 @@ class ModelManager:
     # Finding out
 
     def settle(self) -> None:
-        """Compares what is there with what was acknowledged, and takes over what became of the rest."""
+        """Finds out what became of what was not acknowledged, and goes on once nothing is in doubt."""
+        end = time.monotonic() + RECOVERY
+        while not self._settle():
+            if time.monotonic() > end:
+                self._judge.violate(f"{self.model.full_name}: what FAILED can neither be loaded nor unloaded")
+                return
+            time.sleep(_POLL)
+
+    def _settle(self) -> bool:
+        """Compares what is there with what was acknowledged, and takes over the rest; whether that is certain now."""
         model = self.model
         info = self._look()
         if info is None:
-            return
+            return True
         there = {version.version: version for version in info.versions if version.state not in _GOING}
         lost = model.live.keys() - model.maybe.keys() - there.keys()
         known = {**model.live, **model.maybe}
@@ -206,9 +221,15 @@ class ModelManager:
         model.maybe = {}
         for label, history in model.labels.items():
             history.confirm(info.labels.get(label))
-        for version, found in there.items():
-            if found.state == "FAILED":
-                self._heal(version, found)
+        failed = {version: found for version, found in there.items() if found.state == "FAILED"}
+        unhealed = [version for version, found in failed.items() if not self._heal(version, found)]
+        for version in unhealed:
+            if version in model.live:
+                model.maybe[version] = model.live[version]
+            elif version in known:
+                # The next start of the server tries again to load what is not unloaded.
+                self._may_come(version, known[version])
+        return not unhealed
 
     def _look(self) -> modelhost.ModelInfo | None:
         """What the server says of the model, once nothing is under way there any more; None when it does not say."""
@@ -233,24 +254,24 @@ class ModelManager:
         self._judge.violate(f"{self.model.full_name} does not come to rest: {last}")
         return None
 
-    def _heal(self, version: int, found: modelhost.VersionInfo) -> None:
-        """A version that FAILED: what was blamed for workers that we killed is loaded again, the rest unloaded."""
+    def _heal(self, version: int, found: modelhost.VersionInfo) -> bool:
+        """A version that FAILED: what was blamed for workers that we killed is loaded again, the rest unloaded.
+
+        Returns:
+            Whether that was acknowledged.
+        """
         text = str(found.error)
         if version not in self.model.live or not self.model.live[version].path.exists():
-            self._attempt("unload of what failed", version, lambda: self._client.unload(
+            return not self._attempt("unload of what failed", version, lambda: self._client.unload(
                 self.model.full_name, version=version, missing_ok=True, timeout=TIMEOUT
-            ))  # fmt: skip
-            return
+            )).code  # fmt: skip
         self._judge.note(
             "FAILED", found.error.reason if found.error else "", f"{self.model.full_name}@{version}: {text}"
         )
         source = self.model.live[version]
-        outcome = self._attempt(
+        return not self._attempt(
             "load of what failed", version, lambda: self._load(version, source, [], True), self._timeout
-        )
-        if outcome.code:
-            # It was not acknowledged again, so it need not be there; the next look shows what became of it.
-            self.model.maybe[version] = source
+        ).code
 
     def check_answers(self) -> None:
         """Every version that was acknowledged answers, in time."""

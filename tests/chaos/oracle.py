@@ -39,6 +39,9 @@ class Source:
     engine: str | None = None
     evictable: bool = False
     is_uploaded: bool = False
+    labels: tuple[str, ...] = ()
+    # Those before it go once it is there.
+    replaces: bool = False
 
 
 class Mark(NamedTuple):

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from support.disks import mount, unmount
 
 from .judge import Judge
 
@@ -108,8 +108,7 @@ class Disk:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={self.MEGABYTES}m,mode=700", "tmpfs", str(directory)]
-        self.is_small = subprocess.run(mount, capture_output=True).returncode == 0
+        self.is_small = mount(directory, f"{self.MEGABYTES}m")
 
     def fill(self) -> None:
         """Takes all the room there is."""
@@ -125,7 +124,4 @@ class Disk:
     def close(self) -> None:
         """Unmounts it."""
         if self.is_small:
-            for _ in range(50):
-                if subprocess.run(["umount", str(self.directory)], capture_output=True).returncode == 0:
-                    return
-                time.sleep(0.1)
+            unmount(self.directory)

@@ -20,6 +20,7 @@ from modelhost_server.sandbox.rights import Rights
 from modelhost_server.tensors import RawTensor
 from support.building import built
 from support.conversions import judge_job
+from support.disks import mount, unmount
 
 _ROOT = Path(__file__).parent.parent.parent
 _CONVERSIONS = _ROOT / "tests" / "support" / "conversions.py"
@@ -124,11 +125,11 @@ def _run_script(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def stage(name: str, job: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+def stage(name: str, job: dict[str, Any], **environment: str) -> tuple[int, dict[str, Any], str]:
     """The converter process's status, answer and log."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "modelhost_server.converter", name, RIGHTS],
-        input=json.dumps(job), capture_output=True, text=True, timeout=300,
+        input=json.dumps(job), capture_output=True, text=True, timeout=300, env=os.environ | environment,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
@@ -338,3 +339,26 @@ def test_basic_pitch_is_converted(tmp_path):
     status, said, log = stage("judge", judge_job(model, artifact))
     assert status == 0, log
     assert said["result"]["accepted"], said
+
+
+@pytest.mark.parametrize("name", ["export", "freeze", "litert", "openvino"])
+def test_a_full_disk_is_no_fault_of_the_model(results, tmp_path, name):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not mount(disk, "64k"):
+        pytest.skip("a small file system is needed, and may not be mounted")
+    try:
+        target = disk / "target"
+        target.mkdir()
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "filler").write_bytes(bytes(1 << 20))
+        job = {"path": str(results.models / "plain"), "tags": [], "target": str(target)}
+        if name == "export":
+            job["source"] = str(built("build") / "keras_file.keras")
+        if name in ("litert", "openvino"):
+            job["frozen"] = str(results.directory / "plain" / "frozen")
+        status, said, log = stage(name, job, TMPDIR=str(target))
+        assert status == 1
+        assert said.keys() == {"storage"}, log
+    finally:
+        unmount(disk)

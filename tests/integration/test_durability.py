@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from modelhost.v1 import model_pb2, model_service_pb2, scope_pb2, scope_service_pb2
 from support.calls import eventually, failure, half, load, unload, vector
+from support.disks import mount, unmount
 from support.server import ServerProcess, Stubs
 from support.serving import ModelServiceStub, model_config, put
 
@@ -348,12 +348,11 @@ def full_disk(tmp_path: Path) -> Iterator[tuple[Path, Any]]:
     """A data directory, and what leaves no room there: on a file system of 400 kB, where one may be mounted."""
     directory = tmp_path / "small"
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(directory)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+    if not mount(directory, "400k"):
         yield directory, no_file_may_grow
         return
     yield directory, no_room_in_a_small_file_system
-    subprocess.run(["umount", str(directory)], check=True)
+    unmount(directory)
 
 
 def test_without_room_on_the_disk_nothing_is_changed_and_all_goes_on(start, models, full_disk):

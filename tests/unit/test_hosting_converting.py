@@ -13,7 +13,7 @@ import psutil
 import pytest
 from modelhost_server.errors import ModelhostError, Reason
 from modelhost_server.hosting import converting
-from modelhost_server.hosting.converting import Converting
+from modelhost_server.hosting.converting import ConverterFault, Converting
 from modelhost_server.sandbox.rights import Rights, missing
 
 
@@ -45,6 +45,14 @@ async def test_an_answer_that_is_none_is_a_failure_whatever_else_is_said(run, an
         tracemalloc.stop()
     assert caught.value.reason is Reason.SOURCE_UNSUPPORTED
     assert peak < 48 << 20
+
+
+async def test_a_full_disk_is_told_as_what_passes(run):
+    with pytest.raises(ConverterFault) as caught:
+        await run("""import sys; sys.stdin.read(); print('{"storage": "No space left on device"}'); sys.exit(1)""")
+    assert caught.value.reason is Reason.STORAGE_FAILED
+    assert caught.value.retry_after
+    assert "No space left" in caught.value.message
 
 
 async def test_what_a_converter_has_started_ends_with_it(run, tmp_path):

@@ -1,8 +1,9 @@
 """`python -m modelhost_server.converter STAGE RIGHTS`: does one stage of a conversion, with no more than these rights.
 
 The stage's job comes as JSON on standard input. One line of JSON goes to standard output: {"result": …}, with status 0;
-or, with status 1, {"error": …} when the model cannot be served in this way, {"fault": …} when that says nothing about
-the model. A process that ends in another way has failed at the model, too.
+or, with status 1, {"error": …} when the model cannot be served in this way, {"storage": …} when the disk would not take
+what was made, {"fault": …} when something else says nothing about the model. A process that ends in another way has
+failed at the model, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import traceback
 from typing import Any
 
@@ -24,7 +26,8 @@ from ..sandbox.rights import Rights, confine, step_down
 _LOWEST_NICENESS = 19
 _URGENT_NICENESS = 10
 # Of the disk that is written to, not of the model that is read.
-_OUR_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_PROBE_BYTES = 1 << 20
 
 # A stage's module offers `run(job) -> result`.
 _STAGES = {
@@ -67,6 +70,20 @@ def _describe(error: Exception) -> str:
     return (lines[0] if lines else type(error).__name__)[:500]
 
 
+def _is_of_the_disk(error: Exception, folder: str | None) -> bool:
+    """Whether something could not be written. Not all libraries say so: then `folder` is tried."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+        return True
+    if any(os.strerror(number) in str(error) for number in _DISK_ERRNOS):
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+    except OSError:
+        return True
+    return False
+
+
 def main() -> int:
     """Does the stage named on the command line, and says how it went."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -91,8 +108,10 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         status = 1
-        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in _OUR_ERRNOS):
+        if isinstance(error, ImportError):
             said["fault"] = _describe(error)
+        elif _is_of_the_disk(error, job.get("target")):
+            said["storage"] = _describe(error)
         else:
             said["error"] = ModelhostError(Reason.SOURCE_UNSUPPORTED, _describe(error)).to_json()
     print(json.dumps(said), file=answer, flush=True)

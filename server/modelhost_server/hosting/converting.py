@@ -59,7 +59,8 @@ class Converting:
 
         Raises:
             ModelhostError: the converter's own; SOURCE_UNSUPPORTED with how it ended.
-            ConverterFault: see there; WORKER_UNAVAILABLE when the process was killed.
+            ConverterFault: see there; WORKER_UNAVAILABLE when the process was killed, STORAGE_FAILED when the disk
+                would not take what it made.
         """
         async with self._turns[urgent]:
             self._scratch.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,11 @@ class Converting:
             return result
         if "error" in answer:
             raise ModelhostError.from_json(answer["error"])
+        if "storage" in answer:
+            logger.warning("the converter (%s) failed: %s", stage, log)
+            raise ConverterFault(
+                f"the converter ({stage}) failed, as the server's disk did: {answer['storage']}", Reason.STORAGE_FAILED
+            )
         if "fault" in answer:
             logger.error("the converter (%s) failed: %s", stage, log)
             raise ConverterFault(f"the converter ({stage}) failed: {answer['fault']}")
