@@ -20,7 +20,11 @@ VICTIMS = ("fuzz-a", "fuzz-b")
 _BYSTANDER = "bystander-2b7e151628aed2a6"
 _SECONDS = 20.0
 MODELS = {"half": "half_plus_two", "other": "half_plus_three", "dtypes": "dtypes", "shapes": "shapes"}
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
+# But for the one that grpc prints past all logging, when a caller has gone that it would tell of an error.
+_TRACEBACK = re.compile(
+    r"Traceback \(most recent call last\)(?!:\n.* in \S*_handle_exceptions\n"
+    r".* in \S*_send_error_status_from_server\n)"
+)
 _DEATH = re.compile(r"worker of scope '(.+?)' killed by signal \d+ \((?!SIGKILL)\w+\)|worker template ended")
 
 

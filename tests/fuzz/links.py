@@ -88,6 +88,8 @@ class _Case:
                 self._tally.fail(f"a control call ended with {outcome!r}")
         transport.close()
         self._theirs.close()
+        # Thousands of them would take all addresses there are before anybody collected them.
+        self._writer.close()
         if self._killed > 1:
             self._tally.fail(f"the worker was given up {self._killed} times")
         untold = [number for number, times in self._told.items() if times != 1]
