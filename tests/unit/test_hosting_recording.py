@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from modelhost_server.hosting.recording import Recording
 from modelhost_server.hosting.restoring import load_restored, restore
 from modelhost_server.journal.database import Database
 from modelhost_server.journal.journal import Journal
-from modelhost_server.journal.rows import AskedLoad
-from modelhost_server.store.operations import LoadRequest, UnloadRequest
+from modelhost_server.samples import Sample
+from modelhost_server.store.operations import AskedLoad, LoadRequest, UnloadRequest
 from modelhost_server.store.phases import Phase
 from modelhost_server.store.records import BatchingOptions, Description, LoadOptions, ScopeConfig, Tuning, Version
 from modelhost_server.store.store import Store
@@ -171,8 +171,15 @@ async def test_a_repeated_request_is_recognised(tmp_path: Path) -> None:
         assert store.accept_load(LoadRequest("a", "m", 0, "/m", OPTIONS, request_id="two"))[0] is not again
 
 
-def test_all_that_tells_requests_apart_is_kept() -> None:
-    assert {each.name for each in fields(AskedLoad)} == {each.name for each in fields(LoadRequest) if each.compare}
+def test_what_is_large_is_not_remembered() -> None:
+    store = Store()
+    store.create_scope("a", CONFIG)
+    samples = (Sample("serving_default", {}),)
+    store.accept_load(LoadRequest("a", "m", 0, "/m", OPTIONS, request_id="one", samples=samples))
+    known = store.loads.get("a/one")
+    assert known is not None
+    assert known[0] == AskedLoad("a", "m", 0, "/m", OPTIONS, request_id="one")
+    assert not hasattr(known[0], "samples")
 
 
 async def test_directories_ask_again_themselves_but_labels_of_callers_come_back(tmp_path: Path) -> None:

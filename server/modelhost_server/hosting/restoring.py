@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..journal.journal import Content
-from ..store.operations import LoadRequest
+from ..store.operations import AskedLoad
 from ..store.phases import Phase
 from ..store.records import Scope, ScopeConfig, Version
 from ..store.store import Store
@@ -33,7 +33,7 @@ def restore(store: Store, content: Content, defaults: ScopeConfig) -> None:
         store.restore_model(name, model, highest, labels)
     for kept in content.requests:
         request = kept.request
-        if isinstance(request, LoadRequest):
+        if isinstance(request, AskedLoad):
             store.loads.remember(request.memory_id, request, kept.outcome)
         else:
             store.unloads.remember(request.memory_id, request, kept.outcome)

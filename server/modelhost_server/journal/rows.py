@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from ..errors import ModelhostError
-from ..store.operations import LoadRequest, UnloadRequest
+from ..store.operations import AskedLoad, UnloadRequest
 from ..store.phases import WANTED, Phase
 from ..store.records import Description, LoadOptions, Scope, ScopeConfig, Version
 from ..store.requests import Outcome
@@ -37,27 +37,10 @@ class KeptLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedLoad:
-    """What of a load counts when requests are compared."""
-
-    scope: str
-    model: str
-    version: int
-    source: str
-    options: LoadOptions
-    labels: tuple[str, ...]
-    keep_older: bool
-    replaces: bool
-    request_id: str
-    derived_from: int
-    derivation: str
-
-
-@dataclass(frozen=True, slots=True)
 class KeptRequest:
     """A request that was carried out, and the versions that it was about: their numbers, and when they were made."""
 
-    request: LoadRequest | UnloadRequest
+    request: AskedLoad | UnloadRequest
     outcome: Outcome
 
 
@@ -115,11 +98,10 @@ def _version_row(version: Version) -> Row:
     )  # fmt: skip
 
 
-def request_rows(position: int, request: LoadRequest | UnloadRequest, outcome: Outcome) -> dict[Key, Row]:
+def request_rows(position: int, request: AskedLoad | UnloadRequest, outcome: Outcome) -> dict[Key, Row]:
     """The row of a request that was carried out, by its id."""
-    if isinstance(request, LoadRequest):
-        asked = AskedLoad(**{each.name: getattr(request, each.name) for each in fields(AskedLoad)})
-        kind, content = LOAD, _text(_ASKED_LOAD, asked)
+    if isinstance(request, AskedLoad):
+        kind, content = LOAD, _text(_ASKED_LOAD, request)
     else:
         kind, content = UNLOAD, _text(_ASKED_UNLOAD, request)
     return _by_key("requests", (kind, request.memory_id, position, content, json.dumps(outcome)))
@@ -166,13 +148,8 @@ def read_labels(text: str) -> dict[str, int]:
 def read_request(row: Row) -> KeptRequest:
     """A request that was carried out."""
     kind, _, _, content, outcome = row
-    request: LoadRequest | UnloadRequest
-    if kind == LOAD:
-        asked = _ASKED_LOAD.validate_json(content)
-        request = LoadRequest(**{each.name: getattr(asked, each.name) for each in fields(asked)})
-    else:
-        request = _ASKED_UNLOAD.validate_json(content)
-    return KeptRequest(request, _OUTCOME.validate_json(outcome))
+    adapter = _ASKED_LOAD if kind == LOAD else _ASKED_UNLOAD
+    return KeptRequest(adapter.validate_json(content), _OUTCOME.validate_json(outcome))
 
 
 def _by_key(table: str, row: Row) -> dict[Key, Row]:

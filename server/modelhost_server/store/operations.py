@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ..samples import Sample
 from .records import Description, Loaded, LoadOptions
@@ -11,14 +11,12 @@ from .requests import scoped_id
 
 
 @dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """A load as asked for, and what its source was found to be.
+class AskedLoad:
+    """What of a load is remembered, and counts when requests are compared.
 
-    `version` 0 means `found_version`, the number of the source's newest sub-directory; when that is 0, too, the next
-    number. With `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes
-    on when that fails. `check_loaded` raises ModelhostError when what was loaded is not what was asked for. What asks
-    for a version that is not kept asks again when the server is started again. A caller's source may not be anywhere.
-    What was found does not count when requests are compared.
+    `version` 0 means the number of the source's newest sub-directory, or, when it has none, the next number. With
+    `replaces`, there may be a version of this number: it serves until the new one is AVAILABLE, and goes on when that
+    fails.
     """
 
     scope: str
@@ -30,21 +28,37 @@ class LoadRequest:
     keep_older: bool = False
     replaces: bool = False
     request_id: str = ""
-    samples: tuple[Sample, ...] = field(default=(), compare=False)
     derived_from: int = 0
     derivation: str = ""
-    samples_file: str = field(default="", compare=False)
-    path: str = field(default="", compare=False)
-    found_version: int = field(default=0, compare=False)
-    check_loaded: Callable[[Loaded], None] | None = field(default=None, compare=False)
-    description: Description = field(default_factory=Description, compare=False)
-    is_kept: bool = field(default=True, compare=False)
-    is_callers: bool = field(default=False, compare=False)
 
     @property
     def memory_id(self) -> str:
         """See `scoped_id`."""
         return scoped_id(self.scope, self.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest(AskedLoad):
+    """A load as asked for, with samples to warm it up with, and what its source was found to be.
+
+    `found_version` is the number of the source's newest sub-directory, or 0. `check_loaded` raises ModelhostError when
+    what was loaded is not what was asked for. What asks for a version that is not kept asks again when the server is
+    started again. A caller's source may not be anywhere.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    samples_file: str = ""
+    path: str = ""
+    found_version: int = 0
+    check_loaded: Callable[[Loaded], None] | None = None
+    description: Description = field(default_factory=Description)
+    is_kept: bool = True
+    is_callers: bool = False
+
+    @property
+    def asked(self) -> AskedLoad:
+        """What is remembered: samples and labels of outputs may be large."""
+        return AskedLoad(**{each.name: getattr(self, each.name) for each in fields(AskedLoad)})
 
 
 @dataclass(frozen=True, slots=True)

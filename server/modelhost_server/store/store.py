@@ -13,7 +13,7 @@ from .events import DEFAULT_CAPACITY, Event, EventLog
 from .labels import Labels, coming_labels
 from .names import DEFAULT_SCOPE, MAX_LENGTH, check_label, check_name, scope_resource
 from .numbers import check_number, check_same, next_number
-from .operations import LoadRequest, UnloadRequest
+from .operations import AskedLoad, LoadRequest, UnloadRequest
 from .pages import page
 from .phases import SERVED, WANTED, Phase, check_transition
 from .records import Candidate, Loaded, LoadOptions, Model, Progress, Scope, ScopeConfig, Tuning, Version
@@ -46,7 +46,7 @@ class Store:
         self.labels = Labels(self.scope, self._changed)
         self._scopes: dict[str, Scope] = {}
         self._keys = itertools.count(1)
-        self.loads: RequestMemory[LoadRequest] = RequestMemory()
+        self.loads: RequestMemory[AskedLoad] = RequestMemory()
         self.unloads: RequestMemory[UnloadRequest] = RequestMemory()
         self._progress_listeners: set[Callable[[Version], None]] = set()
 
@@ -141,21 +141,22 @@ class Store:
         check_name("model", request.model)
         for label in request.labels:
             check_label(label)
-        asked = request.version or request.found_version
-        check_number(asked)
-        outcome = self.loads.recall(request.memory_id, request)
+        wanted = request.version or request.found_version
+        check_number(wanted)
+        asked = request.asked
+        outcome = self.loads.recall(asked.memory_id, asked)
         if outcome is not None:
             return self._made(request, outcome)[0], False
         if scope.deleting:
             raise ModelhostError(Reason.CONFLICT, f"scope {brief(scope.name)} is being deleted")
         model = scope.models.get(request.model)
-        number = asked or next_number(scope, request.model)
+        number = wanted or next_number(scope, request.model)
         existing = model.versions.get(number) if model else None
         is_taken = existing is not None and existing.phase is not Phase.FAILED
         if existing is not None and is_taken and not request.replaces:
             check_same(existing, request)
             self.labels.add(existing, request.labels)
-            self.loads.remember(request.memory_id, request, _outcome((existing,)))
+            self.loads.remember(asked.memory_id, asked, _outcome((existing,)))
             return existing, False
         if model is None:
             model = scope.models[request.model] = Model(scope.name, request.model)
@@ -169,7 +170,7 @@ class Store:
             model.others.append(version)
         else:
             model.versions[number] = version
-        self.loads.remember(request.memory_id, request, _outcome((version,)))
+        self.loads.remember(asked.memory_id, asked, _outcome((version,)))
         self._changed(version, is_seen=not is_taken)
         return version, True
 
@@ -185,7 +186,7 @@ class Store:
                 self.retire(version)
         return versions, is_new
 
-    def _made(self, request: LoadRequest | UnloadRequest, outcome: Outcome) -> tuple[Version, ...]:
+    def _made(self, request: AskedLoad | UnloadRequest, outcome: Outcome) -> tuple[Version, ...]:
         """The versions that a remembered request was about; those that are gone as they were last, UNLOADED."""
         scope = self.scope(request.scope)
         model = scope.models.get(request.model)
