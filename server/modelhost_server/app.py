@@ -14,7 +14,7 @@ from .hosting.host import Host
 from .hosting.regions import ByOwner
 from .hosting.tuning import CANDIDATES
 from .journal.journal import Journal
-from .memory import keep_freed_memory
+from .memory import keep_freed_memory, keep_objects
 from .repositories.followers import Followers
 from .repositories.model_directory import ModelDirectory
 from .sandbox.rights import missing
@@ -142,6 +142,7 @@ class Server:
                     config.model_config_file, directories, self._followers, config.model_config_file_poll_wait_seconds
                 )
             )
+        keep_objects()
         return [*addresses, *rest_urls]
 
     def _directories(self) -> list[ModelDirectory]:
