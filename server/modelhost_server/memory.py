@@ -61,8 +61,9 @@ def keep_freed_memory() -> None:
 def keep_objects() -> None:
     """Takes the Python objects that there are now out of the garbage collector's sight.
 
-    It looks through all objects when those that are new are a quarter of the old: with what a server imports among the
-    old, garbage of megabytes waits for that, and each look stops all calls for some ten milliseconds.
+    It looks through all objects when those that are new are a quarter of the old: with what a process imports among the
+    old, garbage of megabytes waits for that, and each look stops all calls for some ten milliseconds. What it does not
+    look at, a fork goes on sharing with its parent.
     """
     gc.collect()
     gc.freeze()

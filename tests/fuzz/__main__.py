@@ -25,7 +25,7 @@ _Target = Callable[[Path, int, int], list[Tally]]
 TARGETS: dict[str, tuple[float, _Target]] = {
     "parsers": (0.43, lambda models, seed, cases: fuzz_parsers(seed, cases)),
     "links": (0.20, lambda models, seed, cases: [fuzz_links(seed, cases)]),
-    "calls": (0.18, fuzz_both),
+    "calls": (0.19, fuzz_both),
     "rest": (0.06, lambda models, seed, cases: [fuzz_rest(models, seed, cases)]),
     "sockets": (0.06, fuzz_sockets),
     "journals": (0.02, lambda models, seed, cases: [fuzz_journals(seed, cases)]),

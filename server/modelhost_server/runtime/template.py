@@ -9,7 +9,6 @@ The server speaks to it in JSON datagrams over a SOCK_SEQPACKET socket, with a w
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import selectors
@@ -20,6 +19,7 @@ from typing import Any
 
 from ..engines.base import TENSORFLOW
 from ..errors import ModelhostError
+from ..memory import keep_objects
 from ..sandbox.kernel import PR_SET_NAME, PR_SET_PDEATHSIG, prctl
 from ..sandbox.rights import Rights, close_all_but, confine, step_down
 from . import worker
@@ -159,8 +159,7 @@ def main() -> None:
     except ModelhostError as error:
         print(error.message, file=sys.stderr)
         sys.exit(1)
-    gc.collect()
-    gc.freeze()
+    keep_objects()
     template = Template(control, rights)
     try:
         template.serve()
