@@ -53,7 +53,7 @@ fuzz: $(STAMP)  ## Fuzz all that takes bytes from others: 100,000 cases, CASES=�
 	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
 
-soak: $(STAMP)  ## Load 5,000 times, predict 100,000 times, and compare what the server holds: half an hour.
+soak: $(STAMP)  ## Load 5,000 times, predict 100,000 times, and compare what the server holds: ten minutes.
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m soak
 
 chaos: $(STAMP)  ## Load for ten minutes (MINUTES=…) while processes are killed and the disk is full; SEED=… repeats.

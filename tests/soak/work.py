@@ -20,9 +20,8 @@ SCOPES = ("soak-a", "soak-b")
 ENGINES = {
     "tensorflow": model_pb2.ENGINE_TENSORFLOW, "litert": model_pb2.ENGINE_LITERT, "openvino": model_pb2.ENGINE_OPENVINO,
 }  # fmt: skip
-# As many requests, and as many events, as the server remembers: until then that grows, and is meant to.
+# As many requests as the server remembers, and more events: until then that grows, and is meant to.
 _REMEMBERED = 10_000
-_EVENTS_OF_A_CYCLE = 6
 _LARGE = 30_000
 _AT_ONCE = 16
 _SECONDS = 120.0
@@ -49,30 +48,17 @@ class Work:
             for engine in engines:
                 self._load(scope, f"resident-{engine}", engine)
 
-    def _request(self, scope: str, model: str, engine: str, version: int = 0) -> model_service_pb2.LoadModelRequest:
-        options = model_pb2.LoadOptions(engine=ENGINES[engine])
-        return model_service_pb2.LoadModelRequest(
-            scope=scope, model=model, version=version, source=str(self._source), options=options,
+    def _load(self, scope: str, model: str, engine: str) -> None:
+        message = model_service_pb2.LoadModelRequest(
+            scope=scope, model=model, source=str(self._source), options=model_pb2.LoadOptions(engine=ENGINES[engine]),
             request_id=str(uuid.uuid4()),
         )  # fmt: skip
-
-    def _load(self, scope: str, model: str, engine: str) -> None:
-        message = self._request(scope, model, engine)
         loaded = self._stubs[scope].models.LoadModel(message, timeout=_CONVERTED_SECONDS).version
         assert loaded.engine.engine == ENGINES[engine], loaded.engine
 
     def fill_memories(self) -> None:
-        """Has happen as much as the server remembers: loads by their request ids, and events."""
-        stubs, under_way = self._stubs[SCOPES[0]], deque[Callable[[], object]]()
-        for number in range(_REMEMBERED):
-            engine = self._engines[number % len(self._engines)]
-            message = self._request(SCOPES[0], f"resident-{engine}", engine, version=1)
-            under_way.append(stubs.models.LoadModel.future(message, timeout=_SECONDS).result)
-            # Together they are written to the disk together.
-            if len(under_way) == 100:
-                while under_way:
-                    under_way.popleft()()
-        self.cycle(_REMEMBERED // _EVENTS_OF_A_CYCLE)
+        """Has happen as much as the server remembers: loads by their request ids, and the events that come of them."""
+        self.cycle(_REMEMBERED)
 
     def cycle(self, count: int) -> None:
         """Loads, predicts and unloads so many times, in all scopes at a time."""
