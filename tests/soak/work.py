@@ -22,6 +22,7 @@ ENGINES = {
 }  # fmt: skip
 # As many requests as the server remembers, and more events: until then that grows, and is meant to.
 _REMEMBERED = 10_000
+_PREDICTED = 50_000
 _LARGE = 30_000
 _AT_ONCE = 16
 _SECONDS = 120.0
@@ -57,8 +58,11 @@ class Work:
         assert loaded.engine.engine == ENGINES[engine], loaded.engine
 
     def fill_memories(self) -> None:
-        """Has happen as much as the server remembers: loads by their request ids, and the events that come of them."""
+        """Has happen as much as the server remembers, loads by their request ids and the events that come of them; and
+        has calls of all kinds come so often that what is kept for the most that ever ran at once has its size.
+        """
         self.cycle(_REMEMBERED)
+        self.predict(_PREDICTED)
 
     def cycle(self, count: int) -> None:
         """Loads, predicts and unloads so many times, in all scopes at a time."""
