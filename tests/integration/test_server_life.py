@@ -14,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from modelhost.v1 import model_service_pb2, prediction_service_pb2, scope_service_pb2
 from support.calls import eventually, failure, half, load, slow_call, unload
+from support.predict import array
+from support.queued import Gate, load_gate
 from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
 
 pytestmark = BOTH_TRANSPORTS
@@ -108,21 +110,21 @@ def test_message_limits_are_options(models):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, models, number):
+def test_drain_answers_calls_under_way_refuses_new_ones_and_exits_0(own, tmp_path, number):
     process, stubs = own
-    load(stubs, "default", "slow", models / "slow")
-    call = slow_call(stubs, "default", 400_000)
-    time.sleep(0.2)
+    load_gate(stubs, "default")
+    closed = Gate(stubs, "default", tmp_path)
     everything = process.processes()
     process.process.send_signal(number)
     # At once, and when nothing listens any more.
     for moment in (0.05, 1.0):
         time.sleep(moment)
-        assert not call.done(), "the call must still run when the drain begins"
         late = Stubs(process.address)
         assert failure(lambda late=late: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
         late.close()
-    assert call.result(timeout=30).outputs["steps"].raw == (400_000).to_bytes(4, "little")
+    assert not closed.call.done()
+    closed.open()
+    assert int(array(closed.call.result(timeout=30).outputs["y"])) > 0, "it waited"
     assert process.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []
 

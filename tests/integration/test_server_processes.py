@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from modelhost.v1 import model_service_pb2, prediction_service_pb2
 from support.calls import assert_place_is_given_back, eventually, failure, half, load, scope_of, slow_call
-from support.predict import request
+from support.predict import array, request
+from support.queued import Gate, load_gate
 from support.server import BOTH_TRANSPORTS, ServerProcess, Stubs
 
 PRIMARY, FRONT = "primary", "front"
@@ -162,22 +163,22 @@ def test_kill_9_of_a_front_costs_only_its_calls(own, models):
 
 @BOTH_TRANSPORTS
 @pytest.mark.parametrize("everybody", [False, True], ids=["the server", "every process"])
-def test_a_drain_answers_the_calls_of_fronts(own, models, everybody):
+def test_a_drain_answers_the_calls_of_fronts(own, tmp_path, everybody):
     stubs = connected_to(own, FRONT)
-    load(stubs, "default", "slow", models / "slow")
+    load_gate(stubs, "default")
     watch = stubs.models.WatchModels(model_service_pb2.WatchModelsRequest())
     next(watch)
-    call = slow_call(stubs, "default", 400_000)
-    time.sleep(0.2)
+    closed = Gate(stubs, "default", tmp_path)
     everything = own.processes()
     for each in everything if everybody else everything[:1]:
         each.send_signal(signal.SIGTERM)
     time.sleep(1.0)
-    assert not call.done()
     late = Stubs(own.address)
     assert failure(lambda: half(late, "default", timeout=2))[0] is grpc.StatusCode.UNAVAILABLE
     late.close()
-    assert call.result(timeout=30).outputs["steps"].raw == (400_000).to_bytes(4, "little")
+    assert not closed.call.done()
+    closed.open()
+    assert int(array(closed.call.result(timeout=30).outputs["y"])) > 0, "it waited"
     assert failure(lambda: list(watch))[1] == "SERVER_DRAINING"
     assert own.process.wait(20) == 0
     assert psutil.wait_procs(everything, timeout=5)[1] == []

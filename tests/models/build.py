@@ -49,7 +49,7 @@ def half_plus_three(path: str) -> None:
 
 @model
 def slow(path: str) -> None:
-    """Counts to `steps` in a loop of matrix products (about a millisecond for ten steps), then answers `steps`."""
+    """Counts to `steps` in a loop of matrix products (some ten microseconds a step), then answers `steps`."""
 
     def run(steps: tf.Tensor) -> dict[str, tf.Tensor]:
         noise = tf.random.stateless_uniform([64, 64], [1, 2])

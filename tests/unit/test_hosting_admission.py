@@ -2,7 +2,7 @@
 
 import pytest
 from modelhost_server.errors import ModelhostError, Reason
-from modelhost_server.hosting.admission import Admission, Budget, Footprint, check
+from modelhost_server.hosting.admission import Admission, Budget, Footprint, NoMemoryError, check
 from modelhost_server.store.phases import Phase
 from modelhost_server.store.records import EngineChoice, Loaded, LoadOptions, Version
 
@@ -81,6 +81,16 @@ async def test_what_was_measured_is_known_to_the_next_server(tmp_path):
     with pytest.raises(ModelhostError, match="12 MB needed"):
         async with Admission(tmp_path).reserve(tight, CHOICE, 1, budgets):
             pytest.fail("it was let in")
+
+
+async def test_what_is_shared_with_others_is_not_told_as_needed(tmp_path):
+    async def measure() -> int:
+        return 23 * MB
+
+    budgets = [Budget("scope 's'", lambda: 20 * MB, measure, list)]
+    with pytest.raises(NoMemoryError, match="23 MB needed, 20 MB free of 20 MB") as caught:
+        await Admission(tmp_path).confirm(version("a"), "tensorflow", Footprint(24 * MB, 5 * MB), 1, budgets)
+    assert caught.value.needed == 23 * MB
 
 
 async def test_mapped_files_are_there_once_and_the_rest_in_each_worker(tmp_path):

@@ -241,5 +241,7 @@ class Admission:
         for budget in budgets:
             if budget.limit():
                 others = [v for v in budget.versions() if v is not version]
-                used = await budget.measure() + budget.reserved - needed
-                _check(budget, used, needed, others, version.scope)
+                used = await budget.measure()
+                # A library that others use, too, is in what was taken, and not in what is measured.
+                own = min(needed, used)
+                _check(budget, used - own + budget.reserved, own, others, version.scope)
