@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,11 @@ def new_hash() -> Any:
 
 
 class PieceReader:
-    """Reads files piece by piece, one after the other."""
+    """Reads files piece by piece, one after the other. It may be closed while another thread reads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._place: Path | None = None
         self._opened: IO[bytes] | None = None
 
@@ -106,18 +109,27 @@ class PieceReader:
         Raises:
             InvalidRequestError: the file has become shorter.
             OSError: it cannot be read.
+            ValueError: the reader is closed.
         """
-        if self._opened is None or self._place != file.place:
-            self.close()
-            self._place, self._opened = file.place, file.place.open("rb")
-            self._opened.seek(offset)
-        data = self._opened.read(min(PIECE_BYTES, file.size - offset))
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("what is to be read is not wanted any more")
+            if self._opened is None or self._place != file.place:
+                self._close_file()
+                self._place, self._opened = file.place, file.place.open("rb")
+                self._opened.seek(offset)
+            data = self._opened.read(min(PIECE_BYTES, file.size - offset))
         if not data:
             raise _no_model(f"{str(file.place)!r} has changed while it was being sent")
         return data
 
     def close(self) -> None:
-        """Closes the last file."""
+        """Closes the last file, and opens no other."""
+        with self._lock:
+            self._is_closed = True
+            self._close_file()
+
+    def _close_file(self) -> None:
         if self._opened is not None:
             self._opened.close()
         self._opened = None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from ..memory import give_back
+from ..memory import give_back, resident
 from ..sources.uploads import SCHEME, Uploads
 from ..store.records import Version
 
@@ -14,22 +14,32 @@ logger = logging.getLogger(__name__)
 
 # A server that is asked for nothing for this long is idle.
 _IDLE_SECONDS = 5.0
+# Less than this is not worth a look through all of the allocator's memory.
+_WORTH_BYTES = 8 << 20
 _COLLECT_SECONDS = 60.0
 
 
 async def give_back_when_idle(count: Callable[[], int]) -> None:
-    """Returns what large tensors left, once nobody asks for more: until then the next one takes it over.
+    """Returns what large messages left, once nobody asks for more predictions: until then the next one takes it over.
 
     Args:
         count: of the predictions asked for so far.
     """
-    given = 0
+    given, least = 0, _held()
     while True:
         before = count()
         await asyncio.sleep(_IDLE_SECONDS)
-        if given != count() == before:
-            given = before
+        if before != count():
+            continue
+        # A flood need not be of predictions.
+        if given != before or _held() > least + _WORTH_BYTES:
             await asyncio.to_thread(give_back)
+            given, least = before, _held()
+        least = min(least, _held())
+
+
+def _held() -> int:
+    return resident()["anonymous"]
 
 
 async def keep_collecting(uploads: Uploads, versions: Callable[[], Iterable[Version]]) -> None:

@@ -22,7 +22,8 @@ from .status import too_slow
 from .tls import TlsFiles
 
 _MIN_PING_MILLISECONDS = 10_000
-_HANDSHAKE_MILLISECONDS = 10_000
+# Until a caller acknowledges the settings, gRPC takes 16 MB of metadata a call whatever they say.
+_HANDSHAKE_MILLISECONDS = _SETTINGS_MILLISECONDS = 10_000
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -51,6 +52,7 @@ class GrpcioTransport:
                 ("grpc.max_concurrent_streams", options.max_streams),
                 ("grpc.max_allowed_incoming_connections", options.max_connections),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+                ("grpc.http2.settings_timeout", _SETTINGS_MILLISECONDS),
                 # Clients may ask whether we are still there while a watch is quiet; gRPC's default of 5 minutes would
                 # end the connection of one that asks more often.
                 ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
