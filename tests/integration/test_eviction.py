@@ -206,10 +206,12 @@ def test_the_deadline_counts_while_a_version_is_loaded_and_the_load_goes_on(
     # Nothing is loaded before the deadline has passed.
     for worker in workers:
         worker.suspend()
-    with pytest.raises(grpc.RpcError) as caught:
-        ask(own, full, number, timeout=0.2)
-    for worker in workers:
-        worker.resume()
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(own, full, number, timeout=0.2)
+    finally:
+        for worker in workers:
+            worker.resume()
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
     assert eventually(lambda: states(own, full)[f"teller_{number}"] == "AVAILABLE")
     assert ask(own, full, number) == number

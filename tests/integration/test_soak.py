@@ -12,8 +12,9 @@ MORE_THREADS = 6
 
 def test_loads_and_predictions_leave_nothing_behind():
     first, last = soak(100, 500, first=0.3, engines=("tensorflow",), fill=False, quiet_seconds=2.0)
-    assert last["server: threads"] <= first["server: threads"] + MORE_THREADS, (first, last)
-    counts = [name for name in grown(first, last) if not name.endswith(("MB", "server: threads"))]
+    for name in ("server: threads", "workers: threads"):
+        assert last[name] <= first[name] + MORE_THREADS, (first, last)
+    counts = [name for name in grown(first, last) if not name.endswith(("MB", "server: threads", "workers: threads"))]
     assert not counts, (first, last)
     assert not [name for name in first if name.endswith(" MB") and last[name] > MEMORY_GROWTH * first[name]], (
         first,
