@@ -16,9 +16,9 @@ def models(built: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hosted(server: Any, models: Path) -> Any:
+def hosted(server: Any, built: Callable[[str], Path], models: Path) -> Any:
     """A server with all of them; `simple` has a version 1, labelled stable, and a version 2, and is in another
-    scope, too.
+    scope, too. `gate` is for those that ask for `waiting`.
     """
     names = [path.name for path in models.iterdir() if path.name.startswith(("simple_", "identity_"))]
     server.modelhost("scope", "create", "team")
@@ -26,6 +26,7 @@ def hosted(server: Any, models: Path) -> Any:
     server.load("simple", models / "simple", "--label", "stable")
     server.load("simple", models / "simple", "--keep-older")
     server.load("half", models / "half_plus_two" / "1", "--max-batch-size", "8", "--batching")
+    server.load("gate", built("build_batching") / "gate")
     return server
 
 
@@ -36,3 +37,15 @@ def client(hosted: Any) -> Iterator[Any]:
 
     with InferenceServerClient(hosted.address) as client:
         yield client
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[Any]:
+    """What has the model `gate` run until the test ends: the input that names the file it waits for."""
+    import numpy as np
+    from tritonclient.grpc import InferInput
+
+    path = InferInput("path", [], "BYTES")
+    path.set_data_from_numpy(np.array(str(tmp_path / "open").encode(), np.object_))
+    yield [path]
+    (tmp_path / "open").touch()

@@ -195,14 +195,10 @@ def test_many_at_once_by_the_asynchronous_client(hosted):
         assert result.get_response().id == str(number)
 
 
-def test_a_clients_own_timeout_ends_a_call(hosted, client, built, tmp_path):
-    hosted.load("gate", built("build_batching") / "gate")
-    opened = tmp_path / "open"
-    path = tensor("path", "BYTES", np.array(str(opened).encode(), np.object_))
+def test_a_clients_own_timeout_ends_a_call(client, waiting):
     with pytest.raises(InferenceServerException) as caught:
-        client.infer("gate", [path], client_timeout=0.2)
+        client.infer("gate", waiting, client_timeout=0.2)
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
-    opened.touch()
     check(client.infer("simple", SIMPLE, client_timeout=60))
 
 

@@ -47,12 +47,12 @@ def test_more_requests_than_are_taken_at_a_time(client, answers):
     assert [answers.get(timeout=30)[0].get_response().id for _ in range(1000)] == list(map(str, range(1000)))
 
 
-def test_a_request_that_fails_ends_no_stream(client, answers):
+def test_a_request_that_fails_ends_no_stream(client, answers, waiting):
     value = floats(np.zeros(4, np.float32))
     client.async_stream_infer("identity_float32", value, request_id="a")
     client.async_stream_infer("nothing", value, request_id="b")
     client.async_stream_infer("identity_int32", value, request_id="c")
-    client.async_stream_infer("identity_float32", value, request_id="d", timeout=1)
+    client.async_stream_infer("gate", waiting, request_id="d", timeout=200_000)
     client.async_stream_infer("identity_float32", value, request_id="e")
     done = [answers.get(timeout=30) for _ in range(5)]
     assert [error and error.message() for _, error in done] == [
