@@ -97,6 +97,15 @@ def unknown_op(message: saved_model_pb2.SavedModel) -> None:
                 node.op = "NoSuchOp"
 
 
+def endless(models: Path, place: Path) -> Path:
+    """A vocabulary whose first line has no end."""
+    source = copied(models, place, "table")
+    asset = source / "assets" / "table.words"
+    asset.unlink()
+    asset.symlink_to("/dev/zero")
+    return source
+
+
 def made(build: Callable[[Path], object]) -> Callable[[Path, Path], Path]:
     """A directory that `build` fills."""
 
@@ -196,6 +205,7 @@ CASES = {
         made(lambda d: (d / "saved_model.pb").mkdir()), INVALID, ("saved_model.pb",)
     ),
     "saved_model.pb that is a pipe": Bad(made(lambda d: os.mkfifo(d / "saved_model.pb")), INVALID, ("saved_model.pb",)),
+    "an asset that is a device": Bad(endless, INVALID, ("assets/table.words", "is a device")),
     "an empty saved_model.pb": Bad(damaged("saved_model.pb", lambda d: b""), INVALID, ("['serve']", "none"), late=True),
     "half of saved_model.pb": Bad(
         damaged("saved_model.pb", lambda d: d[: len(d) // 2]), INVALID, ("saved_model.pb", "truncated"), late=True

@@ -90,6 +90,7 @@ def resolve_path(path: Path, version: int) -> Resolved:
                 field="source",
             )  # fmt: skip
         if _holds_saved_model(path):
+            _check_files(path)
             return Resolved(str(path), 0)
         numbers = {int(name): name for name in os.listdir(path) if name.isascii() and name.isdecimal()}
     except OSError as error:
@@ -98,6 +99,7 @@ def resolve_path(path: Path, version: int) -> Resolved:
         ) from None
     number = version or max(numbers, default=0)
     if number in numbers and _holds_saved_model(path / numbers[number]):
+        _check_files(path / numbers[number])
         return Resolved(str(path / numbers[number]), number)
     have = f"; it has the versions {sorted(numbers)[:20]}" if numbers else ""
     wanted = f"version {version} of " if version else ""
@@ -127,3 +129,17 @@ def model_in(folder: Path) -> Path:
 def _holds_saved_model(path: Path) -> bool:
     # Not `exists`: to read a pipe is to wait for ever.
     return any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt", "artifact.json"))
+
+
+def _check_files(model: Path) -> None:
+    """Refuses devices: what reads one to its end, as TensorFlow does assets, takes all the memory that there is."""
+    for folder, _, names in os.walk(model):
+        for name in names:
+            place = Path(folder) / name
+            if place.is_char_device() or place.is_block_device():
+                raise ModelhostError(
+                    Reason.SOURCE_INVALID,
+                    f"source: expected files in {brief(str(model), 200)}; "
+                    f"{brief(str(place.relative_to(model)), 200)} is a device",
+                    field="source",
+                )
