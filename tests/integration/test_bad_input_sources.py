@@ -90,6 +90,11 @@ def renamed_tensor(name: str, side: str = "outputs") -> Callable[..., Path]:
     return edited(edit)
 
 
+def negative_extent(message: saved_model_pb2.SavedModel) -> None:
+    for tensor in message.meta_graphs[0].signature_def["serving_default"].outputs.values():
+        tensor.tensor_shape.dim.add(size=-5)
+
+
 def unknown_op(message: saved_model_pb2.SavedModel) -> None:
     for function in message.meta_graphs[0].graph_def.library.function:
         for node in function.node_def:
@@ -263,6 +268,7 @@ CASES = {
     "a dtype that numpy does not have": Bad(
         lambda m, p: m / "float8", UNSUPPORTED, ("'y'", "dtype number 24"), late=True
     ),
+    "an extent below -1": Bad(edited(negative_extent), INVALID, ("serving_default", "'y'", "-5"), late=True),
     "a sparse input": Bad(lambda m, p: m / "v1_sparse", UNSUPPORTED, ("'sparse'", "dense tensors"), late=True),
     "tags that are not there": Bad(
         lambda m, p: m / "v1_reference",

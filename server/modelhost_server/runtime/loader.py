@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.base import LITERT, OPENVINO, TENSORFLOW, Engine, EngineOptions, LoadedModel, LoadRequest, Progress
-from ..errors import ModelhostError, Reason
+from ..errors import ModelhostError, Reason, brief
 from ..memory import give_back, resident
 from .backed import BackedModel
 from .warming import Warmup, requests_of, warm
+
+_MAX_BYTES = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,14 @@ class Loader:
         """A model, ready to serve, and what is told of it.
 
         Raises:
-            ModelhostError: the engine's, or a warm-up request's when those must succeed.
+            ModelhostError: the engine's; SOURCE_INVALID for shapes that cannot be; a warm-up request's when those must
+                succeed.
         """
         with self._counted():
             started, before = time.monotonic_ns(), resident()
             model = self._load(job, progress, on_failure)
             try:
+                _check_shapes(model)
                 progress("warming", 0, 0)
                 warmup = warm(model, requests_of(job.path, job.samples_file))
                 if job.require_warmup and warmup.failure_count:
@@ -119,6 +123,23 @@ class Loader:
     def _load_backup(self, request: LoadRequest) -> LoadedModel:
         self.prepare(TENSORFLOW)
         return self._engines[TENSORFLOW].load(request, lambda *_: None)
+
+
+def _check_shapes(model: LoadedModel) -> None:
+    # The server takes a worker that tells of such shapes for one that lies, and ends it.
+    shapes = [
+        (f"signature {brief(spec.name)}: {brief(tensor.name)}", tensor.shape)
+        for spec in model.signatures
+        for tensor in (*spec.inputs, *spec.outputs)
+    ]
+    shapes += [(f"the variable {brief(variable.name)}", variable.shape) for variable in model.variables]
+    for what, shape in shapes:
+        if shape and min(shape) < -1:
+            raise ModelhostError(
+                Reason.SOURCE_INVALID, f"{what} has an extent of {min(shape)}; expected -1, for an open one, or more"
+            )
+    if sum(variable.nbytes for variable in model.variables) > _MAX_BYTES:
+        raise ModelhostError(Reason.SOURCE_INVALID, "its variables are larger than any memory")
 
 
 def _report(model: LoadedModel, warmup: Warmup, grown: dict[str, int], nanoseconds: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from ..tensors import ITEMSIZE, STRING, RawTensor, SignatureSpec, TensorSpec, el
 _DEFAULT_SIGNATURE = "serving_default"
 # A made-up input larger than this says more about an odd signature than about usual calls.
 _MAX_MADE_UP_BYTES = 64 << 20
+# What an empty string takes: in a list, and in a tensor of TensorFlow's.
+_STRING_BYTES = 8 + 24
 
 
 @dataclass(slots=True)
@@ -109,10 +111,10 @@ def _run_made_up(model: LoadedModel, position: int, spec: SignatureSpec) -> None
         if expected.shape is None:
             return
         shape = tuple(1 if extent < 0 else extent for extent in expected.shape)
-        size = element_count(shape) * ITEMSIZE[expected.dtype]
-        if size > _MAX_MADE_UP_BYTES:
+        count, itemsize = element_count(shape), ITEMSIZE[expected.dtype]
+        if count * (itemsize or _STRING_BYTES) > _MAX_MADE_UP_BYTES:
             return
-        data = [b""] * element_count(shape) if expected.dtype == STRING else bytes(size)
+        data = [b""] * count if expected.dtype == STRING else bytes(count * itemsize)
         inputs.append((i, RawTensor(expected.dtype, shape, data)))
     try:
         model.run(position, inputs, (), _Discard())
