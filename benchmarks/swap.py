@@ -26,7 +26,7 @@ RATES = {TINY: 300, MOBILENET: 20}
 BOUND = 2.0
 REST, EACH_SECOND, ALWAYS = "no swaps", "a swap a second", "one after the other"
 # From the beginning of a swap to that of the next.
-PAUSES = {EACH_SECOND: 1.0, ALWAYS: 0.0}
+PERIODS = {EACH_SECOND: 1.0, ALWAYS: 0.0}
 LABEL = "stable"
 _SETTLE = 2.0
 
@@ -72,7 +72,7 @@ def _watch(
     request = PredictRequest.FromString(predict_request(model))
     request.label = LABEL
     version = 1
-    windows: _Windows = {REST: [], **{phase: [] for phase in PAUSES}}
+    windows: _Windows = {REST: [], **{phase: [] for phase in PERIODS}}
     swaps = dict.fromkeys(windows, 0)
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(request.SerializeToString())
@@ -82,13 +82,13 @@ def _watch(
                 begin = time.monotonic()
                 time.sleep(seconds)
                 windows[REST].append((begin, time.monotonic()))
-                for phase, pause in PAUSES.items():
+                for phase, period in PERIODS.items():
                     begin = time.monotonic()
                     while (now := time.monotonic()) < begin + seconds:
                         version += 1
                         swaps[phase] += 1
                         _swap(client, model, version)
-                        time.sleep(max(0.0, now + pause - time.monotonic()))
+                        time.sleep(max(0.0, now + period - time.monotonic()))
                     windows[phase].append((begin, time.monotonic()))
             time.sleep(_SETTLE)
             return load.stop(), windows, swaps

@@ -8,13 +8,14 @@ from soak.soaking import grown, soak
 MEMORY_GROWTH = 1.3
 # Pools begin a thread when all they have are busy; one that each load left behind would be many more.
 MORE_THREADS = 6
+THREADS = ("server: threads", "workers: threads")
 
 
 def test_loads_and_predictions_leave_nothing_behind():
     first, last = soak(100, 500, first=0.3, engines=("tensorflow",), fill=False, quiet_seconds=2.0)
-    for name in ("server: threads", "workers: threads"):
+    for name in THREADS:
         assert last[name] <= first[name] + MORE_THREADS, (first, last)
-    counts = [name for name in grown(first, last) if not name.endswith(("MB", "server: threads", "workers: threads"))]
+    counts = [name for name in grown(first, last) if not name.endswith(("MB", *THREADS))]
     assert not counts, (first, last)
     assert not [name for name in first if name.endswith(" MB") and last[name] > MEMORY_GROWTH * first[name]], (
         first,

@@ -17,7 +17,7 @@ def files(tmp_path, *contents):
 def test_files_are_read_from_an_offset_on_one_after_the_other(tmp_path):
     large, small = files(tmp_path, bytes(local.PIECE_BYTES) + b"end", b"0123")
     reader = local.PieceReader()
-    assert reader.read(large, 5) == bytes(local.PIECE_BYTES - 5) + b"end"[:5]
+    assert reader.read(large, 5) == bytes(local.PIECE_BYTES - 5) + b"end"
     assert reader.read(small, 1) == b"123"
     reader.close()
 
