@@ -104,6 +104,8 @@ class Model:
             # It goes with its version, or by itself.
             is_going = self.is_known and None in self.labels[mark.way].since(mark.certain)
             return is_going and reason in ("LABEL_NOT_FOUND", "VERSION_UNLOADING")
-        if mark.way and reason in ("VERSION_NOT_FOUND", "VERSION_UNLOADING"):
-            return int(mark.way) not in self.live or int(mark.way) in self.maybe
-        return self.may_be_missing and reason in ("VERSION_NOT_FOUND", "VERSION_UNLOADING")
+        if mark.way:
+            is_there = int(mark.way) in self.live and int(mark.way) not in self.maybe
+            return reason in ("VERSION_NOT_FOUND", "VERSION_UNLOADING") and not is_there
+        # Where all others are missing, a version that failed to load is what there is, until it is unloaded.
+        return self.may_be_missing and reason in ("VERSION_NOT_FOUND", "VERSION_UNLOADING", "VERSION_FAILED")

@@ -1,13 +1,16 @@
 """Workers die in every way; each death costs its own calls and nothing else."""
 
+import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import psutil
 import pytest
-from modelhost.v1 import model_pb2, scope_service_pb2
+from modelhost.v1 import model_pb2, scope_pb2, scope_service_pb2
 from support.calls import (
     CRASH,
     eventually,
@@ -135,6 +138,43 @@ def test_a_template_that_dies_is_started_again(own, own_server):
     assert eventually(lambda: half(own, "fragile") == 4.0)
     assert eventually(lambda: half(own, "calm") == 4.0)
     assert own_server.process.poll() is None
+
+
+@pytest.mark.usefixtures("two_scopes")
+def test_a_load_outlives_the_template_that_starts_its_worker(own, own_server, models):
+    own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="new"))
+    eventually(lambda: scope_of(own, "new").worker_state == scope_pb2.WORKER_STATE_READY)
+    # Models are on TensorFlow, and the scope's first worker is not: its template is the older one.
+    template = max(own_server.templates(), key=lambda process: process.create_time())
+    template.suspend()
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(load, own, "new", "half", models / "half_plus_two")
+        eventually(lambda: version_of(own, "new", "half").state == model_pb2.VERSION_STATE_LOADING)
+        # Killed before it is asked for a worker, it proves nothing, but the same holds.
+        time.sleep(0.5)
+        template.kill()
+        loading.result()
+    assert half(own, "new") == 4.0
+    own.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="new", force=True))
+
+
+def test_workers_that_are_killed_before_they_are_known_are_replaced(own, own_server):
+    own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="empty", config={"replicas": 2}))
+    assert eventually(lambda: scope_of(own, "empty").serving_workers == 2)
+    # Workers that hold nothing are all of the template that does not end.
+    template = min(own_server.templates(), key=lambda process: process.create_time()).pid
+    children = Path(f"/proc/{template}/task/{template}/children")
+    killed: set[str] = set()
+    end = time.monotonic() + 10
+    # A worker is known some milliseconds after its fork; to look takes microseconds.
+    while len(killed) < 12 and time.monotonic() < end:
+        for pid in set(children.read_text().split()) - killed:
+            os.kill(int(pid), signal.SIGKILL)
+            killed.add(pid)
+    assert eventually(lambda: scope_of(own, "empty").serving_workers == 2, 60)
+    assert eventually(lambda: scope_of(own, "default").serving_workers == 1, 60)
+    assert "a background task failed" not in own_server.log()
+    own.scopes.DeleteScope(scope_service_pb2.DeleteScopeRequest(scope="empty"))
 
 
 @pytest.mark.usefixtures("two_scopes")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..memory import measure
 from ..store.records import Scope
-from ..workers.template import Templates
+from ..workers.template import Templates, WorkerLostError
 from ..workers.worker import Worker, WorkerEnd
 from .blame import Blame
 from .serving import Serving
@@ -86,18 +86,21 @@ class Workforce:
             ModelhostError: WORKER_UNAVAILABLE.
         """
         async with self._starting:
-            if not any(worker.alive for worker in self.serving):
-                await self.pause(blame)
-                self._state = WorkerState.STARTING
-                self.promote(await self.start(with_tensorflow))
-            for worker in self.serving:
-                light = not worker.with_tensorflow and not worker.loaded and not worker.link.under_way
-                if with_tensorflow and light and worker.alive:
-                    new = await self.start(with_tensorflow)
-                    self.dismiss(worker)
-                    self.promote(new)
-                    await worker.stop()
-            return [worker for worker in self.serving if worker.alive]
+            while True:
+                if not any(worker.alive for worker in self.serving):
+                    await self.pause(blame)
+                    self._state = WorkerState.STARTING
+                    self.promote(await self.start(with_tensorflow))
+                for worker in self.serving:
+                    light = not worker.with_tensorflow and not worker.loaded and not worker.link.under_way
+                    if with_tensorflow and light and worker.alive:
+                        new = await self.start(with_tensorflow)
+                        self.dismiss(worker)
+                        self.promote(new)
+                        await worker.stop()
+                # Each of them may have ended while others were waited for.
+                if alive := [worker for worker in self.serving if worker.alive]:
+                    return alive
 
     async def pause(self, blame: Blame) -> None:
         """Waits until the next worker may be started."""
@@ -109,9 +112,17 @@ class Workforce:
     async def start(self, with_tensorflow: bool) -> Worker:
         """A new worker that does not serve yet.
 
+        Should it end at once, or its template, another one is started: whoever asks is not at fault. Only once, so that
+        a worker that cannot live is told of.
+
         Raises:
             ModelhostError: WORKER_UNAVAILABLE.
         """
+        with contextlib.suppress(WorkerLostError):
+            return await self._start(with_tensorflow)
+        return await self._start(with_tensorflow)
+
+    async def _start(self, with_tensorflow: bool) -> Worker:
         config = self._scope.config
         worker = await self._templates.get(with_tensorflow).start_worker(
             f"scope '{self._scope.name}'",
@@ -127,7 +138,13 @@ class Workforce:
         worker.link.on_demoted = self._on_demoted
         self.all.add(worker)
         worker.ended.add_done_callback(lambda ended: self._on_end(worker, ended.result()))
-        worker.baseline = (await asyncio.to_thread(measure, worker.pid))["anonymous"]
+        try:
+            worker.baseline = (await asyncio.to_thread(measure, worker.pid))["anonymous"]
+        except OSError as error:
+            await worker.stop()
+            raise WorkerLostError(f"a new worker cannot be looked at ({error.strerror})") from None
+        if not worker.alive:
+            raise WorkerLostError("a new worker ended at once")
         return worker
 
     def need(self, worker: Worker) -> None:

@@ -24,7 +24,15 @@ _KILLED = -9
 # A template that is not kept ends when it has had no worker for this long.
 _IDLE_SECONDS = 1.0
 # Workers compute nothing with numpy, whose threads would only make forking unsafe.
+_TEMPLATE_ENDED = "the worker template ended"
 _FIXED = {"OPENBLAS_NUM_THREADS": "1"}
+
+
+class WorkerLostError(ModelhostError):
+    """A new worker, or the template that was to start it, ended before it was there. Another try may do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.WORKER_UNAVAILABLE, message, retry_after=1.0)
 
 
 class Templates:
@@ -109,6 +117,7 @@ class WorkerTemplate:
 
         Raises:
             ModelhostError: WORKER_UNAVAILABLE when none can be started.
+            WorkerLostError: the template ended meanwhile.
         """
         # From now on, so that the template does not end for want of workers.
         self._requests += 1
@@ -130,6 +139,10 @@ class WorkerTemplate:
         except BaseException as error:
             # A worker that is there by now finds that nobody else is, and ends.
             sockets.close()
+            if isinstance(error, ConnectionError) and self._watcher is not None:
+                # Whoever tries again must find that this one is gone.
+                await asyncio.shield(self._watcher)
+                raise WorkerLostError(_TEMPLATE_ENDED) from None
             if not isinstance(error, OSError):
                 raise
             raise ModelhostError(
@@ -208,10 +221,9 @@ class WorkerTemplate:
         if self._process is process:
             self._process = None
             logger.error("the worker template ended unasked (status %d); it will be started again when needed", code)
-        error = ModelhostError(Reason.WORKER_UNAVAILABLE, "the worker template ended", retry_after=1.0)
         for future in (self._ready, *self._starting.values()):
             if future is not None and not future.done():
-                future.set_exception(error)
+                future.set_exception(WorkerLostError(_TEMPLATE_ENDED))
         # The kernel kills the workers together with their parent.
         for worker_id in list(self._workers):
             self._ended(worker_id, _KILLED)
