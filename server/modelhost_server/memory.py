@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
+import sys
 
 _libc = ctypes.CDLL(None)
 
@@ -44,6 +46,17 @@ def resident() -> dict[str, int]:
                 name, size, _ = line.split()
                 fields[name] = int(size) * 1024
     return {"private": fields["RssAnon:"] + fields["RssFile:"], "anonymous": fields["RssAnon:"]}
+
+
+def bound(pid: int, most: int) -> None:
+    """Has a process of ours find no more memory for data, when it has `most` bytes mapped; 0 takes the bound away. What
+    it has by then it keeps.
+
+    Raises:
+        OSError: there is no such process, or it may not be bounded.
+    """
+    soft = min(most, sys.maxsize) if most else resource.RLIM_INFINITY
+    resource.prlimit(pid, resource.RLIMIT_DATA, (soft, resource.RLIM_INFINITY))
 
 
 def keep_freed_memory() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from modelhost.v1 import model_pb2, scope_pb2, scope_service_pb2
+from support.calls import eventually
 from support.predict import SECONDS, assert_serves, describe, error_of, load, predict
 from support.server import ServerProcess, Stubs
 
@@ -87,3 +88,66 @@ def test_estimates_come_from_the_size_on_disk(stubs, scope, models, tmp_path: Pa
     failure = error_of(lambda: load(stubs, scope, big))
     assert failure.reason == "MEMORY_LIMIT"
     assert int(failure.metadata["needed_bytes"]) > 100 * MB
+
+
+HUGE = np.int32(2**31 - 1)
+PIECE = np.int32(16 << 20)
+
+
+@pytest.fixture
+def limited(stubs, scope, models):
+    """A scope with a limit, a model that takes what it is told to, and another."""
+    set_limit(stubs, scope, 64 * MB)
+    for name in ("hungry", "half_plus_two"):
+        load(stubs, scope, models / name)
+    return scope
+
+
+def test_a_prediction_that_needs_more_than_there_is_fails_alone(stubs, limited):
+    failure = error_of(lambda: predict(stubs, limited, "hungry", "take", n=HUGE))
+    assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
+    assert "memory_limit_bytes" in failure.message
+    assert f"[{HUGE}]" in failure.message
+    assert 0 < predict(stubs, limited, "hungry", "take", n=np.int32(1000))["sum"] < 1000
+    assert_serves(stubs, limited, "half_plus_two")
+
+
+def test_a_model_that_takes_ever_more_is_stopped_and_the_others_go_on(stubs, limited):
+    def keep() -> int:
+        return int(predict(stubs, limited, "hungry", "keep", n=PIECE)["kept"])
+
+    kept = [0]
+
+    def fill() -> None:
+        while len(kept) < 100:
+            kept.append(keep())
+
+    failure = error_of(fill)
+    assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
+    assert_serves(stubs, limited, "half_plus_two")
+    set_limit(stubs, limited, 8 << 30)
+    assert keep() == kept[-1] + PIECE
+    set_limit(stubs, limited, MB)
+    # What a worker has, it keeps, and goes on with it.
+    assert predict(stubs, limited, "hungry", "keep", n=np.int32(0))["kept"] == kept[-1] + PIECE
+    assert_serves(stubs, limited, "half_plus_two")
+
+
+def test_every_worker_of_a_limited_server_has_a_bound(models):
+    def bounds() -> list[str]:
+        limits = [Path(f"/proc/{worker.pid}/limits").read_text() for worker in server.workers()]
+        return [line.split()[3] for text in limits for line in text.splitlines() if line.startswith("Max data size")]
+
+    with ServerProcess("--memory-limit-bytes", str(1 << 30)) as server:
+        stubs = Stubs(server.address)
+        load(stubs, "default", models / "half_plus_two")
+        (of_server,) = {int(bound) for bound in bounds()}
+        assert of_server > 2 << 30
+        set_limit(stubs, "default", 64 * MB)
+        (of_scope,) = {int(bound) for bound in bounds()}
+        assert 128 * MB < of_scope < of_server
+        set_limit(stubs, "default", 0)
+        server.workers()[0].kill()
+        eventually(lambda: predict(stubs, "default", "half_plus_two", x=np.float32([2]))["y"] == [3])
+        assert all(int(bound) > of_scope for bound in bounds())
+        stubs.close()

@@ -364,6 +364,22 @@ def retain(path: str) -> None:
     save_signatures(path, module, functions)
 
 
+@model
+def hungry(path: str) -> None:
+    """`take` has `n` random numbers in memory while it runs, and answers their sum; `keep` keeps `n` numbers more, and
+    answers how many it has.
+    """
+    module = tf.Module()
+    module.kept = kept = tf.Variable(tf.zeros([0]), shape=tf.TensorShape([None]), name="kept")
+
+    def keep(n: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"kept": tf.size(kept.assign(tf.concat([kept, tf.ones([n])], 0)))}
+
+    functions = {"take": lambda n: {"sum": tf.reduce_sum(tf.random.uniform([n]))}, "keep": keep}
+    spec = [tf.TensorSpec([], tf.int32, "n")]
+    save_signatures(path, module, {name: tf.function(f, input_signature=spec) for name, f in functions.items()})
+
+
 def _resources(path: str, step: int) -> None:
     def run(x: tf.Tensor) -> dict[str, tf.Tensor]:
         handle = tf.raw_ops.VarHandleOp(dtype=tf.int64, shape=[], shared_name="counter")

@@ -14,6 +14,7 @@ from modelhost.v1 import error_pb2
 from modelhost_server.errors import Code, ModelhostError, Reason, brief
 
 PROTO = Path(__file__).parents[2] / "protos" / "modelhost" / "v1" / "error.proto"
+GUIDE = Path(__file__).parents[2] / "docs" / "protocol.md"
 PREFIX = "ERROR_REASON_"
 # Names that a detail cannot have, since they are parameters themselves.
 PARAMETERS = {"self", "reason", "message", "field", "retry_after"}
@@ -35,6 +36,12 @@ def test_the_protocol_and_the_domain_have_the_same_reasons() -> None:
         name.removeprefix(PREFIX)
         for name in error_pb2.ErrorReason.keys()  # noqa: SIM118
     }
+
+
+def test_the_guide_says_what_to_do_for_every_reason() -> None:
+    rows = re.findall(r"^\| ([A-Z_, ]+) \| ([A-Z_]+) \| ", GUIDE.read_text(), re.MULTILINE)
+    told = {reason: code for reasons, code in rows if code in Code.__members__ for reason in reasons.split(", ")}
+    assert told == {reason.name: reason.code.name for reason in Reason}
 
 
 def test_every_reason_of_the_protocol_says_its_code() -> None:

@@ -161,7 +161,9 @@ class ScopeConfig(google.protobuf.message.Message):
     max_queue: builtins.int
     """Predictions that may wait for their turn; one more is answered with RESOURCE_EXHAUSTED. Default: 1000."""
     memory_limit_bytes: builtins.int
-    """Memory that the scope's workers may take, in bytes; unlimited when 0."""
+    """Memory that versions may take in the scope's workers, in bytes; unlimited when 0. Kept when versions are loaded;
+    a worker that takes far more while it runs (more than twice this, and what its threads need) finds no more.
+    """
     load_order: global___LoadOrder.ValueType
     """What comes first when a model is loaded again."""
     replicas: builtins.int

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..errors import ModelhostError, Reason
 from ..tensors import RawTensor, SignatureSpec, VariableSpec
 
 TENSORFLOW, LITERT, OPENVINO = "tensorflow", "litert", "openvino"
@@ -44,6 +45,14 @@ class LoadRequest:
 
 class EngineFailure(Exception):
     """The engine could not run a model that another engine stands behind. The message says why."""
+
+
+def out_of_memory(why: str) -> ModelhostError:
+    """Of a model that asked for more memory than its worker may have, or than there is."""
+    return ModelhostError(
+        Reason.MEMORY_LIMIT,
+        f"the model found no more memory (memory_limit_bytes of its scope or the server, or the machine's): {why}",
+    )
 
 
 class NotForEngine(EngineFailure):

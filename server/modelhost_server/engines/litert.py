@@ -15,7 +15,7 @@ from ..errors import ModelhostError, Reason, brief
 from ..tensors import RawTensor, SignatureSpec, TensorSpec, VariableSpec
 from . import optimised_maker
 from .artifact import FULL_PRECISION, is_artifact, read_artifact
-from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress
+from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress, out_of_memory
 from .litert_file import FileDescription, FileSignature, check_file, describe
 from .litert_interpreter import Instance, Places, ShapesRefused
 from .litert_pool import InstancePool, Running, new_instance
@@ -225,4 +225,6 @@ class LitertModel:
             return EngineFailure(why)
         if isinstance(error, ShapesRefused):
             return ModelhostError(Reason.MODEL_REJECTED_INPUT, f"the model does not take inputs of these shapes: {why}")
+        if isinstance(error, MemoryError):
+            return out_of_memory(why)
         return ModelhostError(Reason.MODEL_EXECUTION_FAILED, f"the model failed: {why}")

@@ -25,7 +25,7 @@ from . import tensorflow_build as build
 from . import tensorflow_capi as capi
 from . import tensorflow_graph as graphs
 from . import tensorflow_signatures as signatures
-from .base import TENSORFLOW, EngineOptions, LoadRequest, Progress
+from .base import TENSORFLOW, EngineOptions, LoadRequest, Progress, out_of_memory
 from .tensorflow_checkpoint import Checkpoint, CheckpointReader
 from .tensorflow_effects import is_pure
 from .tensorflow_model import TensorflowModel, bind, bind_with_weights
@@ -242,6 +242,8 @@ def _assign(session: capi.Session, weights: Weights) -> None:
 
 def _source_error(error: capi.StatusError) -> ModelhostError:
     first_line = error.message.partition("\n")[0][:500]
+    if error.code == Code.RESOURCE_EXHAUSTED:
+        return out_of_memory(first_line)
     return ModelhostError(Reason.SOURCE_INVALID, f"TensorFlow cannot load the SavedModel: {first_line}")
 
 

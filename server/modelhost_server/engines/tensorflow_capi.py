@@ -197,7 +197,10 @@ def copied_tensor(tensor: RawTensor) -> int:
     pointer: int = lib.TF_AllocateTensor(tensor.dtype, _dims(tensor.shape), len(tensor.shape), size)
     if size:
         source = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))
-        ctypes.memmove(lib.TF_TensorData(pointer), source, size)
+        # Without memory it makes a tensor all the same.
+        if not (target := lib.TF_TensorData(pointer)):
+            raise MemoryError
+        ctypes.memmove(target, source, size)
     return pointer
 
 

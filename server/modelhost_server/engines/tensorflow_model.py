@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..compat import saved_model_pb2 as pb
-from ..errors import ModelhostError
+from ..errors import Code, ModelhostError
 from ..tensors import LentMemory, RawTensor, VariableSpec
 from . import tensorflow_build as build
 from . import tensorflow_capi as capi
-from .base import TENSORFLOW, OutputSink
+from .base import TENSORFLOW, OutputSink, out_of_memory
 from .tensorflow_binding import BoundSignature
 from .tensorflow_graph import reachable
 from .tensorflow_programs import Outputs
@@ -83,9 +83,10 @@ class TensorflowModel:
             for pointer in results if bound.is_plain else bound.answers(wanted, fed, results):
                 sink.put(*capi.read_tensor(pointer))
         except capi.StatusError as error:
-            raise ModelhostError(
-                capi.status_error_reason(error), f"the model failed: {_model_message(error)}"
-            ) from None
+            why = _model_message(error)
+            if error.code == Code.RESOURCE_EXHAUSTED:
+                raise out_of_memory(why) from None
+            raise ModelhostError(capi.status_error_reason(error), f"the model failed: {why}") from None
         finally:
             for pointer in results:
                 if pointer:

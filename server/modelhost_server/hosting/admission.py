@@ -35,6 +35,11 @@ class Budget:
     reserved: int = 0
 
 
+def tightest(budgets: Collection[Budget]) -> int:
+    """The smallest of their limits, in bytes; 0 where none has one."""
+    return min((limit for budget in budgets if (limit := budget.limit())), default=0)
+
+
 class NoMemoryError(ModelhostError):
     """MEMORY_LIMIT: more memory is needed than there is.
 

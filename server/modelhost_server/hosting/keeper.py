@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from ..errors import ModelhostError
 from ..scheduling.rate_limit import RateLimit
@@ -16,7 +17,7 @@ from ..scheduling.scheduler import Scheduler
 from ..store.phases import Phase
 from ..store.records import EngineChoice, Scope, ScopeConfig, Version
 from ..workers.worker import Worker, WorkerEnd
-from .admission import Budget
+from .admission import Budget, tightest
 from .background import Background
 from .blame import Blame, death_error, quarantine_error
 from .loading import Loading
@@ -45,21 +46,22 @@ class ScopeKeeper:
         self.scope = scope
         self._rate_limit = RateLimit()
         self.scheduler = Scheduler(scope.name, scope.config.max_in_flight, scope.config.max_queue)
-        self.workers = Workforce(
-            scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted
+        limit = Budget(
+            f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self.memory_in_use, scope.versions
         )
+        budgets = (limit, means.server_budget)
+        self.workers = Workforce(
+            scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted,
+            partial(tightest, budgets),
+        )  # fmt: skip
         self._store = means.store
         self._placement = Placement(means.store)
         self._blame = Blame()
         self._turns = Turns()
         self._background = Background(f"scope {scope.name}")
-        limit = Budget(
-            f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self.memory_in_use, scope.versions
-        )
         ours = ScopeMeans(
-            scope, self.workers, self._placement, self._turns, self._blame, (limit, means.server_budget),
-            self._background, means,
-        )  # fmt: skip
+            scope, self.workers, self._placement, self._turns, self._blame, budgets, self._background, means
+        )
         loads: dict[int, asyncio.Event] = {}
         self._staffing = Staffing(ours)
         self._switching = Switching(ours)
@@ -216,6 +218,8 @@ class ScopeKeeper:
         config = self.scope.config
         self._resize()
         await self._staffing.shrink()
+        if old.memory_limit_bytes != config.memory_limit_bytes:
+            await self.workers.bound_all()
         if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (
             config.intra_op_threads, config.alone_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip

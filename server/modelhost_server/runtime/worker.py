@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..engines.base import EngineFailure, EngineOptions
+from ..engines.base import EngineFailure, EngineOptions, out_of_memory
 from ..errors import ModelhostError, Reason
 from ..ipc import frames
 from ..ipc.arena import LARGE_BYTES, Arena
@@ -164,6 +164,8 @@ class Worker:
             self._sock.sendall(data)
 
     def _send_error(self, call: int, error: Exception, held: Sequence[int] = ()) -> None:
+        if isinstance(error, MemoryError):
+            error = out_of_memory("the worker has none left")
         if not isinstance(error, ModelhostError):
             traceback.print_exception(error)
             error = ModelhostError(Reason.INTERNAL, f"the worker failed with {type(error).__name__}; its log says more")
