@@ -142,10 +142,11 @@ def test_a_template_that_dies_is_started_again(own, own_server):
 
 @pytest.mark.usefixtures("two_scopes")
 def test_a_load_outlives_the_template_that_starts_its_worker(own, own_server, models):
+    loaded = max(own_server.workers(), key=lambda worker: worker.memory_info().rss)
     own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="new"))
     eventually(lambda: scope_of(own, "new").worker_state == scope_pb2.WORKER_STATE_READY)
-    # Models are on TensorFlow, and the scope's first worker is not: its template is the older one.
-    template = max(own_server.templates(), key=lambda process: process.create_time())
+    # Models are on TensorFlow, for whose workers there is another template than for the scope's first worker.
+    template = next(template for template in own_server.templates() if loaded in template.children())
     template.suspend()
     with ThreadPoolExecutor() as pool:
         loading = pool.submit(load, own, "new", "half", models / "half_plus_two")
@@ -159,10 +160,11 @@ def test_a_load_outlives_the_template_that_starts_its_worker(own, own_server, mo
 
 
 def test_workers_that_are_killed_before_they_are_known_are_replaced(own, own_server):
+    before = own_server.workers()
     own.scopes.CreateScope(scope_service_pb2.CreateScopeRequest(scope="empty", config={"replicas": 2}))
     assert eventually(lambda: scope_of(own, "empty").serving_workers == 2)
-    # Workers that hold nothing are all of the template that does not end.
-    template = min(own_server.templates(), key=lambda process: process.create_time()).pid
+    # Workers that hold nothing are all of one template, which does not end with them.
+    template = next(worker.ppid() for worker in own_server.workers() if worker not in before)
     children = Path(f"/proc/{template}/task/{template}/children")
     killed: set[str] = set()
     end = time.monotonic() + 10
