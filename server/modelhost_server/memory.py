@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
+import os
 import resource
 import sys
 
@@ -39,24 +41,54 @@ def resident() -> dict[str, int]:
     other processes have mapped, too, which count here. A hundred times as fast: the kernel keeps these counts, within
     some 100 kB of the truth.
     """
-    fields: dict[str, int] = {}
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith(("RssAnon:", "RssFile:")):
-                name, size, _ = line.split()
-                fields[name] = int(size) * 1024
-    return {"private": fields["RssAnon:"] + fields["RssFile:"], "anonymous": fields["RssAnon:"]}
+    status = _status("self")
+    return {"private": status["RssAnon"] + status["RssFile"], "anonymous": status["RssAnon"]}
 
 
-def bound(pid: int, most: int) -> None:
-    """Has a process of ours find no more memory for data, when it has `most` bytes mapped; 0 takes the bound away. What
-    it has by then it keeps.
+def bound(pid: int, most: int, reserved: int) -> None:
+    """Has a process of ours find no more memory.
+
+    The kernel bounds what a process has mapped for data, used or not; what it has mapped by now and not used stays free
+    for it to use.
+
+    Args:
+        pid: of the process.
+        most: how many bytes of anonymous memory it may use; what it uses now is not too much.
+        reserved: how many more it may map, though it hardly uses them.
 
     Raises:
-        OSError: there is no such process, or it may not be bounded.
+        ProcessLookupError: there is no such process.
+        OSError: it may not be bounded.
     """
-    soft = min(most, sys.maxsize) if most else resource.RLIM_INFINITY
-    resource.prlimit(pid, resource.RLIMIT_DATA, (soft, resource.RLIM_INFINITY))
+    status = _status(pid)
+    soft = max(most, status["RssAnon"]) + reserved + status["VmData"] - status["RssAnon"]
+    resource.prlimit(pid, resource.RLIMIT_DATA, (min(soft, sys.maxsize), resource.RLIM_INFINITY))
+
+
+def unbound(pid: int) -> None:
+    """Takes the bound away.
+
+    Raises:
+        OSError: see `bound`.
+    """
+    resource.prlimit(pid, resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _status(pid: int | str) -> dict[str, int]:
+    """What the kernel tells of a process's memory, in bytes."""
+    fields: dict[str, int] = {}
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if rest.endswith("kB\n"):
+                    fields[name] = int(rest[:-3]) * 1024
+    except FileNotFoundError:
+        fields = {}
+    if not fields:
+        # One that has ended, and nobody was told yet, has no memory.
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return fields
 
 
 def keep_freed_memory() -> None:

@@ -20,6 +20,7 @@ from ..workers.worker import Worker, WorkerEnd
 from .admission import Budget, tightest
 from .background import Background
 from .blame import Blame, death_error, quarantine_error
+from .bounds import Bounds
 from .loading import Loading
 from .means import Means, ScopeMeans
 from .placement import Placement
@@ -50,12 +51,12 @@ class ScopeKeeper:
             f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self.memory_in_use, scope.versions
         )
         budgets = (limit, means.server_budget)
+        self._bounds = Bounds(scope, partial(tightest, budgets))
         self.workers = Workforce(
-            scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted,
-            partial(tightest, budgets),
-        )  # fmt: skip
+            scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted
+        )
         self._store = means.store
-        self._placement = Placement(means.store)
+        self._placement = Placement(means.store, self._bounds)
         self._blame = Blame()
         self._turns = Turns()
         self._background = Background(f"scope {scope.name}")
@@ -219,7 +220,8 @@ class ScopeKeeper:
         self._resize()
         await self._staffing.shrink()
         if old.memory_limit_bytes != config.memory_limit_bytes:
-            await self.workers.bound_all()
+            for worker in self.workers.all:
+                self._bounds.put_on(worker)
         if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (
             config.intra_op_threads, config.alone_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip

@@ -14,6 +14,7 @@ from ..store.phases import Phase
 from ..store.records import EngineChoice, Loaded, Version
 from ..store.store import Store
 from ..workers.worker import Worker
+from .bounds import Bounds
 from .reports import read_anonymous, read_loaded, read_progress, read_shared
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ _Told = TypeVar("_Told")
 class Placement:
     """Speaks LOAD and UNLOAD with workers; tells the store how a load gets on."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, bounds: Bounds) -> None:
         self._store = store
+        self._bounds = bounds
 
     async def place_in_all(
         self, workers: Sequence[Worker], version: Version, choice: EngineChoice, before: EngineChoice | None = None
@@ -95,6 +97,8 @@ class Placement:
             "is_awaited": version.phase is Phase.RELOADING,
             "alone_threads": min(choice.alone_threads, self._store.scope(version.scope).config.alone_threads),
         }
+        # Before each load, as the last one may have reserved much that does not count.
+        self._bounds.put_on(worker)
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)
         return _believed(worker, read_loaded, reply)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
-from ..memory import bound, measure
+from ..memory import measure
 from ..store.records import Scope
 from ..workers.template import Templates, WorkerLostError
 from ..workers.worker import Worker, WorkerEnd
@@ -22,12 +21,6 @@ logger = logging.getLogger(__name__)
 
 
 _LITTLE_BYTES = 1 << 20
-# What a worker may have for a while, such as during a load or for a large batch, by what it may keep.
-_PEAK = 2
-# Counted as its data, though hardly touched: stacks of its threads, and what allocators and engines reserve.
-_STACK_BYTES = 8 << 20
-_RESERVED_BYTES = 256 << 20
-_ENGINE_THREADS_PER_CORE = 4
 
 
 class WorkerState(Enum):
@@ -49,13 +42,11 @@ class Workforce:
         on_count: told when another number of workers serves.
         on_death: told of a worker that served, or was joining, and ended unasked.
         on_demoted: told of a version that an engine failed; see `WorkerLink`.
-        limit: of the memory that versions may take, in bytes; 0 for none.
     """
 
     def __init__(
         self, scope: Scope, templates: Templates, cache_dir: Path, on_count: Callable[[], None],
         on_death: Callable[[Worker, WorkerEnd], None], on_demoted: Callable[[int, str, str], None],
-        limit: Callable[[], int],
     ) -> None:  # fmt: skip
         self.serving = Serving()
         self.pick = self.serving.pick
@@ -68,7 +59,6 @@ class Workforce:
         self._on_count = on_count
         self._on_death = on_death
         self._on_demoted = on_demoted
-        self._limit = limit
         # While nobody serves.
         self._state = WorkerState.IDLE
         # Those whose end is a loss.
@@ -150,37 +140,12 @@ class Workforce:
         worker.ended.add_done_callback(lambda ended: self._on_end(worker, ended.result()))
         try:
             worker.baseline = (await asyncio.to_thread(measure, worker.pid))["anonymous"]
-            self._bound(worker, worker.baseline)
         except OSError as error:
             await worker.stop()
             raise WorkerLostError(f"a new worker cannot be looked at ({error.strerror})") from None
         if not worker.alive:
             raise WorkerLostError("a new worker ended at once")
         return worker
-
-    def _bound(self, worker: Worker, used: int) -> None:
-        """Has what a worker takes beyond its limit fail, rather than take the machine's memory: the engines tell of it
-        as of any failure, and the worker goes on.
-        """
-        limit = self._limit()
-        threads = self._scope.config.max_in_flight + _ENGINE_THREADS_PER_CORE * (os.cpu_count() or 1)
-        reserved = _RESERVED_BYTES + threads * _STACK_BYTES
-        try:
-            bound(worker.pid, max(used, worker.baseline + _PEAK * limit) + reserved if limit else 0)
-        except ProcessLookupError:
-            raise
-        except OSError as error:
-            logger.warning(
-                "scope '%s': its limit of memory is kept by loads only, as a worker cannot be bounded (%s)",
-                self._scope.name, error.strerror,
-            )  # fmt: skip
-
-    async def bound_all(self) -> None:
-        """Has the workers take the limit that there is now. What they have already is theirs."""
-        for worker in list(self.all):
-            # One that ends meanwhile needs none.
-            with contextlib.suppress(OSError):
-                self._bound(worker, (await asyncio.to_thread(measure, worker.pid))["anonymous"])
 
     def need(self, worker: Worker) -> None:
         """Counts a worker's end as a death from now on."""
