@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import sys
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None)
 
@@ -45,33 +46,34 @@ def resident() -> dict[str, int]:
     return {"private": status["RssAnon"] + status["RssFile"], "anonymous": status["RssAnon"]}
 
 
-def bound(pid: int, most: int, reserved: int) -> None:
-    """Has a process of ours find no more memory.
+class Used(NamedTuple):
+    """What a process uses now: its anonymous memory in bytes, about as `measure` has it, and threads."""
 
-    The kernel bounds what a process has mapped for data, used or not; what it has mapped by now and not used stays free
-    for it to use.
+    anonymous: int
+    threads: int
 
-    Args:
-        pid: of the process.
-        most: how many bytes of anonymous memory it may use; what it uses now is not too much.
-        reserved: how many more it may map, though it hardly uses them.
+
+def used_by(pid: int) -> Used:
+    """See Used.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    status = _status(pid)
+    return Used(status["RssAnon"], len(os.listdir(f"/proc/{pid}/task")))
+
+
+def bound(pid: int, most: int | None) -> None:
+    """Has a process of ours find no more memory, when it has mapped so many bytes for data, used or not; with None, no
+    more than it could by itself.
 
     Raises:
         ProcessLookupError: there is no such process.
         OSError: it may not be bounded.
     """
-    status = _status(pid)
-    soft = max(most, status["RssAnon"]) + reserved + status["VmData"] - status["RssAnon"]
-    resource.prlimit(pid, resource.RLIMIT_DATA, (min(soft, sys.maxsize), resource.RLIM_INFINITY))
-
-
-def unbound(pid: int) -> None:
-    """Takes the bound away.
-
-    Raises:
-        OSError: see `bound`.
-    """
-    resource.prlimit(pid, resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+    largest = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    resource.prlimit(pid, resource.RLIMIT_DATA, (hard if most is None else min(most, largest), hard))
 
 
 def _status(pid: int | str) -> dict[str, int]:

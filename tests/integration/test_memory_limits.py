@@ -90,64 +90,102 @@ def test_estimates_come_from_the_size_on_disk(stubs, scope, models, tmp_path: Pa
     assert int(failure.metadata["needed_bytes"]) > 100 * MB
 
 
-HUGE = np.int32(2**31 - 1)
-PIECE = np.int32(16 << 20)
+FLOATS = 4
+
+
+def bounds_of(server: ServerProcess) -> list[int]:
+    """Of those workers that have one: the most that they may map, in bytes."""
+    texts = [Path(f"/proc/{worker.pid}/limits").read_text() for worker in server.workers()]
+    soft = [line.split()[3] for text in texts for line in text.splitlines() if line.startswith("Max data size")]
+    return [int(bound) for bound in soft if bound != "unlimited"]
 
 
 @pytest.fixture
-def limited(stubs, scope, models):
-    """A scope with a limit, a model that takes what it is told to, and another."""
-    set_limit(stubs, scope, 64 * MB)
+def limited_server():
+    with ServerProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def limited(limited_server, models):
+    """A server whose only scope has a limit, a model that takes what it is told to, and another."""
+    stubs = Stubs(limited_server.address)
+    set_limit(stubs, "default", 64 * MB)
     for name in ("hungry", "half_plus_two"):
-        load(stubs, scope, models / name)
-    return scope
+        load(stubs, "default", models / name)
+    yield stubs
+    stubs.close()
 
 
-def test_a_prediction_that_needs_more_than_there_is_fails_alone(stubs, limited):
-    failure = error_of(lambda: predict(stubs, limited, "hungry", "take", n=HUGE))
-    assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
-    assert "memory_limit_bytes" in failure.message
-    assert f"[{HUGE}]" in failure.message
-    assert 0 < predict(stubs, limited, "hungry", "take", n=np.int32(1000))["sum"] < 1000
-    assert_serves(stubs, limited, "half_plus_two")
+def keep(stubs: Stubs, numbers: int) -> int:
+    """Has a model keep so many numbers more; how many it has."""
+    return int(predict(stubs, "default", "hungry", "keep", n=np.int32(numbers))["kept"])
 
 
-def test_a_model_that_takes_ever_more_is_stopped_and_the_others_go_on(stubs, limited):
-    def keep() -> int:
-        return int(predict(stubs, limited, "hungry", "keep", n=PIECE)["kept"])
-
+def fill(stubs: Stubs, numbers: int) -> int:
+    """Has a model keep as many numbers as it finds memory for, so many at a time; how many it has."""
     kept = [0]
 
-    def fill() -> None:
-        while len(kept) < 100:
-            kept.append(keep())
+    def fill_up() -> None:
+        while len(kept) < 20:
+            kept.append(keep(stubs, numbers))
 
-    failure = error_of(fill)
+    failure = error_of(fill_up)
     assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
-    assert_serves(stubs, limited, "half_plus_two")
-    set_limit(stubs, limited, 8 << 30)
-    assert keep() == kept[-1] + PIECE
-    set_limit(stubs, limited, MB)
+    return kept[-1]
+
+
+def test_a_prediction_that_needs_more_than_there_is_fails_alone(limited, limited_server):
+    (bound,) = bounds_of(limited_server)
+    huge = np.int32(bound // FLOATS)
+    failure = error_of(lambda: predict(limited, "default", "hungry", "take", n=huge))
+    assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "MEMORY_LIMIT")
+    assert "memory_limit_bytes" in failure.message
+    assert f"[{huge}]" in failure.message
+    assert 0 < predict(limited, "default", "hungry", "take", n=np.int32(1000))["sum"] < 1000
+    assert_serves(limited, "default", "half_plus_two")
+
+
+def test_a_model_that_takes_ever_more_is_stopped_and_the_others_go_on(limited, limited_server):
+    (bound,) = bounds_of(limited_server)
+    numbers = bound // FLOATS // 8
+    kept = fill(limited, numbers)
+    assert_serves(limited, "default", "half_plus_two")
+    set_limit(limited, "default", 4 * bound)
+    assert keep(limited, numbers) == kept + numbers
+    set_limit(limited, "default", MB)
     # What a worker has, it keeps, and goes on with it.
-    assert predict(stubs, limited, "hungry", "keep", n=np.int32(0))["kept"] == kept[-1] + PIECE
-    assert_serves(stubs, limited, "half_plus_two")
+    assert keep(limited, 0) == kept + numbers
+    assert_serves(limited, "default", "half_plus_two")
+
+
+def test_a_worker_that_keeps_what_others_need_is_replaced(limited, limited_server):
+    (bound,) = bounds_of(limited_server)
+    fill(limited, bound // FLOATS // 16)
+    (full,) = limited_server.workers()
+    assert eventually(lambda: limited_server.workers() not in ([full], []) and not full.is_running(), 60)
+    assert_serves(limited, "default", "half_plus_two")
+    assert keep(limited, 1000) == 1000
+    assert "keeps too much memory" in limited_server.log()
 
 
 def test_every_worker_of_a_limited_server_has_a_bound(models):
-    def bounds() -> list[str]:
-        limits = [Path(f"/proc/{worker.pid}/limits").read_text() for worker in server.workers()]
-        return [line.split()[3] for text in limits for line in text.splitlines() if line.startswith("Max data size")]
-
     with ServerProcess("--memory-limit-bytes", str(1 << 30)) as server:
         stubs = Stubs(server.address)
         load(stubs, "default", models / "half_plus_two")
-        (of_server,) = {int(bound) for bound in bounds()}
+        (of_server,) = bounds_of(server)
         assert of_server > 2 << 30
         set_limit(stubs, "default", 64 * MB)
-        (of_scope,) = {int(bound) for bound in bounds()}
+        (of_scope,) = bounds_of(server)
         assert 128 * MB < of_scope < of_server
         set_limit(stubs, "default", 0)
         server.workers()[0].kill()
-        eventually(lambda: predict(stubs, "default", "half_plus_two", x=np.float32([2]))["y"] == [3])
-        assert all(int(bound) > of_scope for bound in bounds())
+        assert eventually(lambda: predict(stubs, "default", "half_plus_two", x=np.float32([2]))["y"] == [3])
+        assert min(bounds_of(server)) > of_scope
         stubs.close()
+
+
+def test_without_a_limit_there_is_no_bound(limited, limited_server):
+    assert bounds_of(limited_server)
+    set_limit(limited, "default", 0)
+    assert not bounds_of(limited_server)

@@ -31,6 +31,14 @@ _START_SECONDS = 60
 BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["grpcio", "h2corn"], indirect=True, scope="session")
 
 
+def _children(template: psutil.Process) -> list[psutil.Process]:
+    try:
+        return template.children()
+    except psutil.NoSuchProcess:
+        # One that has no workers ends.
+        return []
+
+
 class ServerProcess:
     """A server process; `address` is where it listens, `addresses` all the places, the REST door's URL last."""
 
@@ -72,7 +80,7 @@ class ServerProcess:
     def templates(self) -> list[psutil.Process]:
         """The processes that start workers, the ones that have some first."""
         children = psutil.Process(self.process.pid).children()
-        return sorted(children, key=lambda template: not template.children())
+        return sorted(children, key=lambda template: not _children(template))
 
     def fronts(self) -> list[psutil.Process]:
         """The front processes."""
@@ -81,7 +89,7 @@ class ServerProcess:
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
-        return [worker for template in self.templates() for worker in template.children()]
+        return [worker for template in self.templates() for worker in _children(template)]
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 40) -> int:
         """Sends a signal and answers the exit code."""

@@ -203,6 +203,38 @@ async def test_a_batch_that_fails_though_none_is_bad_is_the_last_one():
     assert scope.link.runs == [[1], [2]]
 
 
+def hungry(most: int) -> Function:
+    """Finds memory for so many examples."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        if len(x) > most:
+            raise ModelhostError(Reason.MEMORY_LIMIT, "no more memory")
+        return x * 2
+
+    return run
+
+
+async def test_those_of_a_batch_that_needs_too_much_memory_run_alone_and_later_ones_are_smaller():
+    scope = Scope(hungry(1), max_batch_size=0)
+    sizes: list[int] = []
+    # Larger batches are tried after some of one.
+    for _ in range(100):
+        assert await outcomes(await scope.together(raw(1), raw(2))) == [[2], [4]]
+        sizes += map(len, scope.link.runs)
+    assert sizes.count(2) == 1
+    assert scope.batching.state is BatchingState.ON
+
+
+async def test_a_caller_that_needs_too_much_memory_fails_alone():
+    scope = Scope(hungry(3))
+    begun = await scope.together(raw(1), raw(*range(5)), raw(2))
+    assert await outcomes(begun) == [[2], Reason.MEMORY_LIMIT, [4]]
+    assert scope.batching.state is BatchingState.ON
+    begun = await scope.together(raw(1), raw(*range(5)), raw(2))
+    assert await outcomes(begun) == [[2], Reason.MEMORY_LIMIT, [4]]
+    assert sorted(map(len, scope.link.runs)) == [2, 5]
+
+
 async def test_outputs_of_another_extent_turn_it_off_and_everyone_is_answered():
     scope = Scope(np.unique)
     assert await outcomes(await scope.together(raw(1), raw(2))) == [[1], [2]]

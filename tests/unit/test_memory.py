@@ -1,13 +1,15 @@
-"""The bound on what a process may use, on a real process."""
+"""What a process uses, and its bound, on a real process."""
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from modelhost_server.memory import bound, unbound
+from modelhost_server.memory import bound, used_by
 
 MB = 1 << 20
 # Told a verb and megabytes in a line, it answers whether it could have as many, and keeps them if told to.
@@ -24,7 +26,6 @@ def take(size, used):
             memory[page] = 1
         kept.append(memory)
     return "yes"
-reserved = mmap.mmap(-1, 512 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 print("ready", flush=True)
 for line in sys.stdin:
     verb, size = line.split()
@@ -73,33 +74,47 @@ def process() -> Iterator[Process]:
     process.wait()
 
 
+def mapped(process: Process) -> int:
+    """What it has mapped for data, in bytes."""
+    (line,) = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmData" in line]
+    return int(line.split()[1]) * 1024
+
+
 def test_a_process_finds_no_more_than_its_bound(process: Process) -> None:
     assert process.may("try", 400)
-    bound(process.pid, 200 * MB, 0)
-    assert process.may("keep", 100)
+    bound(process.pid, mapped(process) + 200 * MB)
+    assert process.may("keep", 150)
     assert not process.may("keep", 100)
-    assert process.may("keep", 50)
-    unbound(process.pid)
-    assert process.may("keep", 200)
-
-
-def test_what_a_process_has_is_not_too_much(process: Process) -> None:
+    assert process.may("keep", 40)
+    bound(process.pid, None)
     assert process.may("keep", 100)
-    bound(process.pid, 10 * MB, 20 * MB)
-    assert process.may("keep", 10)
-    assert not process.may("keep", 20)
-    assert process.may("keep", 5)
+
+
+def test_a_bound_that_was_there_before_stays(process: Process) -> None:
+    most = mapped(process) + 100 * MB
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
+    bound(process.pid, most + 400 * MB)
+    assert not process.may("keep", 200)
+    bound(process.pid, None)
+    assert not process.may("keep", 200)
+    assert process.may("keep", 50)
 
 
 def test_bounds_may_be_as_large_as_numbers_are(process: Process) -> None:
-    bound(process.pid, 1 << 63, 1 << 40)
+    bound(process.pid, 1 << 65)
     assert process.may("keep", 100)
 
 
-def test_a_process_that_has_ended_cannot_be_bounded(process: Process) -> None:
+def test_what_a_process_uses_is_told(process: Process) -> None:
+    before = used_by(process.pid)
+    assert before.threads == 1
+    process.may("keep", 64)
+    assert 64 * MB <= used_by(process.pid).anonymous - before.anonymous < 72 * MB
+
+
+def test_a_process_that_has_ended_is_not_there(process: Process) -> None:
     process.end()
     process.wait()
-    with pytest.raises(ProcessLookupError):
-        bound(process.pid, MB, 0)
-    with pytest.raises(ProcessLookupError):
-        unbound(process.pid)
+    for action in (lambda: bound(process.pid, MB), lambda: bound(process.pid, None), lambda: used_by(process.pid)):
+        with pytest.raises(ProcessLookupError):
+            action()

@@ -79,6 +79,8 @@ class Instance:
             for index, shape in shapes:
                 self._interpreter.resize_tensor_input(index, shape)
             self._interpreter.allocate_tensors()
+        except MemoryError:
+            raise
         except Exception as error:
             raise ShapesRefused(str(error)) from None
         self.shapes = shapes

@@ -242,7 +242,7 @@ def _assign(session: capi.Session, weights: Weights) -> None:
 
 def _source_error(error: capi.StatusError) -> ModelhostError:
     first_line = error.message.partition("\n")[0][:500]
-    if error.code == Code.RESOURCE_EXHAUSTED:
+    if capi.is_lack_of_memory(error):
         return out_of_memory(first_line)
     return ModelhostError(Reason.SOURCE_INVALID, f"TensorFlow cannot load the SavedModel: {first_line}")
 

@@ -199,6 +199,7 @@ def copied_tensor(tensor: RawTensor) -> int:
         source = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))
         # Without memory it makes a tensor all the same.
         if not (target := lib.TF_TensorData(pointer)):
+            delete_tensor(pointer)
             raise MemoryError
         ctypes.memmove(target, source, size)
     return pointer
@@ -336,6 +337,11 @@ class Session:
             self._session = None
         self._lib.TF_DeleteSessionOptions(self._options)
         self._lib.TF_DeleteGraph(self._graph)
+
+
+def is_lack_of_memory(error: StatusError) -> bool:
+    """Whether TensorFlow's allocator found no memory. Other things run out, too, such as descriptors."""
+    return error.code == Code.RESOURCE_EXHAUSTED and "OOM when allocating" in error.message
 
 
 def status_error_reason(error: StatusError) -> Reason:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..compat import saved_model_pb2 as pb
-from ..errors import Code, ModelhostError
+from ..errors import ModelhostError
 from ..tensors import LentMemory, RawTensor, VariableSpec
 from . import tensorflow_build as build
 from . import tensorflow_capi as capi
@@ -84,7 +84,7 @@ class TensorflowModel:
                 sink.put(*capi.read_tensor(pointer))
         except capi.StatusError as error:
             why = _model_message(error)
-            if error.code == Code.RESOURCE_EXHAUSTED:
+            if capi.is_lack_of_memory(error):
                 raise out_of_memory(why) from None
             raise ModelhostError(capi.status_error_reason(error), f"the model failed: {why}") from None
         finally:

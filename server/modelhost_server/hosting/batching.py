@@ -102,6 +102,10 @@ class Batching:
                 self._learnt.limit(count)
             self._learnt.note(count, ns)
 
+    def note_too_large(self, count: int) -> None:
+        """Notes that there was no memory for a batch of so many predictions."""
+        self._learnt.limit(count // 2)
+
     # Whether
 
     @property

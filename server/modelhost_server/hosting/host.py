@@ -42,7 +42,7 @@ from .room import Room
 from .scopes import Scopes
 from .tuning import CANDIDATES, Tuner
 from .unloads import Unloads
-from .upkeep import give_back_when_idle, keep_collecting
+from .upkeep import give_back_when_idle, keep_bounds, keep_collecting
 from .waiting import Waiting
 
 _SETTLED = SERVED | {Phase.FAILED, Phase.DRAINING, Phase.FREEING, Phase.UNLOADED}
@@ -139,6 +139,7 @@ class Host:
             self._background.run(load_restored(versions, self._load))
         self._background.run(give_back_when_idle(lambda: self.predictions.count))
         self._background.run(keep_forgetting(self.regions))
+        self._background.run(keep_bounds(self.keepers.keep_bounds))
         self._background.run(keep_collecting(self.sources.uploads, self._versions))
 
     @property

@@ -43,6 +43,11 @@ class Keepers:
         """What the workers of all scopes have to themselves."""
         return sum(await asyncio.gather(*(keeper.memory_in_use() for keeper in self._keepers.values())))
 
+    def keep_bounds(self) -> None:
+        """See ScopeKeeper."""
+        for keeper in self._keepers.values():
+            keeper.keep_bounds()
+
     # Of versions
 
     async def load(self, version: Version) -> None:

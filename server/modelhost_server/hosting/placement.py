@@ -97,7 +97,6 @@ class Placement:
             "is_awaited": version.phase is Phase.RELOADING,
             "alone_threads": min(choice.alone_threads, self._store.scope(version.scope).config.alone_threads),
         }
-        # Before each load, as the last one may have reserved much that does not count.
         self._bounds.put_on(worker)
         reply = await worker.link.control(Kind.LOAD, request, progress)
         worker.loaded.add(version.key)

@@ -24,6 +24,8 @@ _ALONE = 50
 # Callers of whom that is remembered.
 _MOST_ALONE = 1000
 _INTERNAL_CALLER = "modelhost"
+# What one prediction may be to blame for, when its batch fails with it.
+_OF_PREDICTIONS = (*OF_THE_MODEL, Reason.MEMORY_LIMIT)
 
 
 class Running(Waiting):
@@ -137,7 +139,7 @@ class SignatureRunner:
         """Notes a prediction that ran alone."""
         caller = running.caller
         if isinstance(answer, ModelhostError):
-            if answer.reason in OF_THE_MODEL:
+            if answer.reason in _OF_PREDICTIONS:
                 if len(self._alone) >= _MOST_ALONE and caller not in self._alone:
                     del self._alone[next(iter(self._alone))]
                 self._alone[caller] = _ALONE
@@ -157,9 +159,9 @@ class SignatureRunner:
 class _FailedBatch:
     """Predictions whose batch failed, and which run alone after that."""
 
-    def __init__(self, runner: SignatureRunner, count: int, why: str) -> None:
+    def __init__(self, runner: SignatureRunner, count: int, why: ModelhostError) -> None:
         self._runner = runner
-        self._left = count
+        self._count = self._left = count
         self._why = why
         self._is_explained = False
 
@@ -167,8 +169,13 @@ class _FailedBatch:
         """Notes what came of one of them."""
         self._left -= 1
         self._is_explained = self._is_explained or isinstance(answer, ModelhostError)
-        if not self._left and not self._is_explained:
-            self._runner.batching.turn_off(f"predictions together fail, and alone they do not: {self._why}")
+        if self._left or self._is_explained:
+            return
+        batching, why = self._runner.batching, self._why
+        if why.reason is Reason.MEMORY_LIMIT:
+            batching.note_too_large(self._count)
+        else:
+            batching.turn_off(f"predictions together fail, and alone they do not: {why.message}")
 
 
 class _Execution:
@@ -209,7 +216,7 @@ class _Execution:
 
     def on_answer(self, answer: Answer) -> None:
         # One of them may be to blame for what the model fails with; what else goes wrong is nobody's.
-        self._end(answer, is_blamed=isinstance(answer, ModelhostError) and answer.reason in OF_THE_MODEL)
+        self._end(answer, is_blamed=isinstance(answer, ModelhostError) and answer.reason in _OF_PREDICTIONS)
 
     def _end(self, answer: Answer, is_blamed: bool) -> None:
         ns = int((time.monotonic() - self._started) * 1e9)
@@ -224,7 +231,7 @@ class _Execution:
             answers = (answer,)
         elif isinstance(answer, ModelhostError):
             if is_blamed:
-                self._run_each_alone(_FailedBatch(runner, len(batch), answer.message))
+                self._run_each_alone(_FailedBatch(runner, len(batch), answer))
                 return
             answers = [answer] * len(batch)
         else:

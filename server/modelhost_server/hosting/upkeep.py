@@ -17,6 +17,7 @@ _IDLE_SECONDS = 5.0
 # Less than this is not worth a look through all of the allocator's memory.
 _WORTH_BYTES = 8 << 20
 _COLLECT_SECONDS = 60.0
+_BOUNDS_SECONDS = 1.0
 
 
 async def give_back_when_idle(count: Callable[[], int]) -> None:
@@ -40,6 +41,17 @@ async def give_back_when_idle(count: Callable[[], int]) -> None:
 
 def _held() -> int:
     return resident()["anonymous"]
+
+
+async def keep_bounds(put_on: Callable[[], None]) -> None:
+    """Has bounds of workers follow what they do.
+
+    Args:
+        put_on: does it.
+    """
+    while True:
+        await asyncio.sleep(_BOUNDS_SECONDS)
+        put_on()
 
 
 async def keep_collecting(uploads: Uploads, versions: Callable[[], Iterable[Version]]) -> None:

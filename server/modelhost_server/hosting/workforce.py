@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
+from ..errors import ModelhostError, Reason
 from ..memory import measure
 from ..store.records import Scope
 from ..workers.template import Templates, WorkerLostError
@@ -123,6 +124,7 @@ class Workforce:
         return await self._start(with_tensorflow)
 
     async def _start(self, with_tensorflow: bool) -> Worker:
+        self._check_open()
         config = self._scope.config
         worker = await self._templates.get(with_tensorflow).start_worker(
             f"scope '{self._scope.name}'",
@@ -143,9 +145,16 @@ class Workforce:
         except OSError as error:
             await worker.stop()
             raise WorkerLostError(f"a new worker cannot be looked at ({error.strerror})") from None
+        if self.closing:
+            await worker.stop()
+            self._check_open()
         if not worker.alive:
             raise WorkerLostError("a new worker ended at once")
         return worker
+
+    def _check_open(self) -> None:
+        if self.closing:
+            raise ModelhostError(Reason.WORKER_UNAVAILABLE, f"scope '{self._scope.name}' is being closed")
 
     def need(self, worker: Worker) -> None:
         """Counts a worker's end as a death from now on."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from ..errors import ModelhostError
+from ..errors import ModelhostError, Reason
 from ..ipc import frames
 from ..ipc.arena import Arena
 from ..ipc.frames import HEADER, Kind, TensorWriter
@@ -37,6 +37,8 @@ class WorkerLink(asyncio.Protocol):
     def __init__(self, inputs: Arena, outputs: Arena) -> None:
         self._inputs = inputs
         self._outputs = outputs
+        # Predictions for which the worker found no memory.
+        self.refusals = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Predict | Many | Control] = {}
@@ -285,7 +287,7 @@ class WorkerLink(asyncio.Protocol):
                 answers.append([tensor for _, tensor in tensors[place : place + answer]])
                 place += answer
             else:
-                answers.append(ModelhostError.from_json(answer))
+                answers.append(self._error(answer))
         if len(answers) != len(many.runs) or place != len(tensors):
             raise ValueError("not one answer for each run")
         for given, dtypes in zip(answers, many.dtypes, strict=True):
@@ -308,7 +310,7 @@ class WorkerLink(asyncio.Protocol):
             raise ValueError("a reply to no call")
         if not isinstance(waiting, Control):
             _check_held(waiting, reply["held"])
-            error = ModelhostError.from_json(reply)
+            error = self._error(reply)
             answer = [error] * len(waiting.runs) if isinstance(waiting, Many) else error
             return partial(self._finish, call, waiting, reply["held"], answer)
         outcome = ModelhostError.from_json(reply) if kind == Kind.ERROR else reply
@@ -323,6 +325,11 @@ class WorkerLink(asyncio.Protocol):
                 waiting.future.set_result(outcome)
 
         return tell
+
+    def _error(self, told: dict[str, Any]) -> ModelhostError:
+        error = ModelhostError.from_json(told)
+        self.refusals += error.reason is Reason.MEMORY_LIMIT
+        return error
 
     def _finish(self, call: int, waiting: Predict | Many, held: Sequence[int], answer: Any) -> None:
         self._forget(call)

@@ -24,8 +24,10 @@ _KILLED = -9
 # A template that is not kept ends when it has had no worker for this long.
 _IDLE_SECONDS = 1.0
 # Workers compute nothing with numpy, whose threads would only make forking unsafe.
-_TEMPLATE_ENDED = "the worker template ended"
 _FIXED = {"OPENBLAS_NUM_THREADS": "1"}
+
+
+_TEMPLATE_ENDED = "the worker template ended"
 
 
 class WorkerLostError(ModelhostError):
@@ -123,11 +125,12 @@ class WorkerTemplate:
         self._requests += 1
         try:
             await self.start()
-            return await self._start_worker(name, config)
+            assert self._watcher is not None
+            return await self._start_worker(name, config, self._watcher)
         finally:
             self._requests -= 1
 
-    async def _start_worker(self, name: str, config: dict[str, Any]) -> Worker:
+    async def _start_worker(self, name: str, config: dict[str, Any], watcher: asyncio.Task[None]) -> Worker:
         worker_id = next(self._ids)
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._starting[worker_id] = started
@@ -139,9 +142,9 @@ class WorkerTemplate:
         except BaseException as error:
             # A worker that is there by now finds that nobody else is, and ends.
             sockets.close()
-            if isinstance(error, ConnectionError) and self._watcher is not None:
+            if isinstance(error, ConnectionError):
                 # Whoever tries again must find that this one is gone.
-                await asyncio.shield(self._watcher)
+                await asyncio.shield(watcher)
                 raise WorkerLostError(_TEMPLATE_ENDED) from None
             if not isinstance(error, OSError):
                 raise
@@ -152,7 +155,10 @@ class WorkerTemplate:
             self._starting.pop(worker_id, None)
         worker = await sockets.connect(name, pid, lambda: self._send({"command": "kill", "id": worker_id}))
         self._workers[worker_id] = worker
-        if worker_id in self._early_ends:
+        if watcher.done():
+            # It had nobody to tell of this one.
+            self._ended(worker_id, _KILLED)
+        elif worker_id in self._early_ends:
             self._ended(worker_id, self._early_ends.pop(worker_id))
         return worker
 

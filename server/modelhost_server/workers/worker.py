@@ -68,7 +68,7 @@ class Worker:
         self._log = log
         self._kill = kill
         self._stopping = False
-        link.on_broken = self._end_broken
+        link.on_broken = self._end
         self._is_killed = False
 
     @property
@@ -97,9 +97,9 @@ class Worker:
         """Kills the process at once; what it was doing fails with WORKER_DIED."""
         if self.alive:
             self._is_killed = True
-            self._kill()
+            self._end()
 
-    def _end_broken(self) -> None:
+    def _end(self) -> None:
         # When its template has gone, so has the worker.
         with contextlib.suppress(OSError):
             if self.alive:
