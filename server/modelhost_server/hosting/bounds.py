@@ -71,7 +71,11 @@ class Bounds:
             return []
         for worker in workers:
             self._try(worker, self._look_at)
-        return [worker for worker, account in self._accounts.items() if _is_full(worker, account)]
+        full = [worker for worker, account in self._accounts.items() if _is_full(worker, account)]
+        for worker in full:
+            # Told of again when it is still there after as many looks.
+            self._accounts[worker].looks = 0
+        return full
 
     def _look_at(self, worker: Worker) -> None:
         used, account = self._bound(worker), self._account(worker)

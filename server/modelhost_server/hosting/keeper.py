@@ -51,7 +51,6 @@ class ScopeKeeper:
             f"scope '{scope.name}'", lambda: scope.config.memory_limit_bytes, self.memory_in_use, scope.versions
         )
         budgets = (limit, means.server_budget)
-        self._replacing: set[Worker] = set()
         self._bounds = Bounds(scope, partial(tightest, budgets))
         self.workers = Workforce(
             scope, means.templates, means.cache_dir, self._resize, self._on_death, self._on_demoted
@@ -202,14 +201,9 @@ class ScopeKeeper:
 
     def keep_bounds(self) -> None:
         """Has the bounds of the workers follow what they do. One that keeps what others need is replaced."""
-        for worker in self._bounds.look_after(self.workers.all):
-            if worker in self.workers.serving and worker not in self._replacing:
-                self._replace_full(worker)
-
-    def _replace_full(self, worker: Worker) -> None:
-        logger.warning("scope '%s': worker %d keeps too much memory; replacing it", self.scope.name, worker.pid)
-        self._replacing.add(worker)
-        self._begin_renewing([worker]).add_done_callback(lambda _: self._replacing.discard(worker))
+        for worker in self._bounds.look_after(tuple(self.workers.serving)):
+            logger.warning("scope '%s': worker %d keeps too much memory; replacing it", self.scope.name, worker.pid)
+            self._begin_renewing([worker])
 
     def _begin_renewing(self, workers: Collection[Worker]) -> asyncio.Task[None]:
         return self._background.run(self._staffing.renew(workers))
