@@ -16,6 +16,9 @@ _libc = ctypes.CDLL(None)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _KEEP = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 16 << 20, _M_ARENA_MAX: 1}
 
+# Fields of /proc/PID/status, and their units.
+_FIELDS = {b"RssAnon": 1024, b"RssFile": 1024, b"Threads": 1}
+
 
 def measure(pid: int | str = "self") -> dict[str, int]:
     """What a process holds, in bytes: `private`, `pss` (private plus a fair share of what is shared), and `anonymous`
@@ -65,28 +68,32 @@ def used_by(pid: int) -> Used:
 
 def bound(pid: int, most: int | None) -> None:
     """Has a process of ours find no more memory, when it has mapped so many bytes for data, used or not; with None, no
-    more than it could by itself.
+    more than this process. It never gets more than this one.
 
     Raises:
         ProcessLookupError: there is no such process.
         OSError: it may not be bounded.
     """
+    ours, _ = resource.getrlimit(resource.RLIMIT_DATA)
     _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-    largest = sys.maxsize if hard == resource.RLIM_INFINITY else hard
-    resource.prlimit(pid, resource.RLIMIT_DATA, (hard if most is None else min(most, largest), hard))
+    largest = min((limit for limit in (ours, hard) if limit != resource.RLIM_INFINITY), default=sys.maxsize)
+    try:
+        resource.prlimit(pid, resource.RLIMIT_DATA, (ours if most is None else min(most, largest), hard))
+    except ValueError as error:
+        # It has taken less for itself meanwhile.
+        raise PermissionError(errno.EPERM, str(error)) from None
 
 
 def _status(pid: int | str) -> dict[str, int]:
     """What the kernel tells of a process's memory, in bytes, and the number of its threads."""
     fields: dict[str, int] = {}
     try:
-        with open(f"/proc/{pid}/status") as file:
+        with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
-                name, _, rest = line.partition(":")
-                if rest.endswith("kB\n"):
-                    fields[name] = int(rest[:-3]) * 1024
-                elif name == "Threads":
-                    fields[name] = int(rest)
+                name, _, rest = line.partition(b":")
+                # Others are a process's own to choose, such as its name.
+                if name in _FIELDS:
+                    fields[name.decode()] = int(rest.removesuffix(b"kB\n")) * _FIELDS[name]
     except FileNotFoundError:
         fields = {}
     if "RssAnon" not in fields:

@@ -1,5 +1,6 @@
 """Workers die in every way; each death costs its own calls and nothing else."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -193,7 +194,8 @@ def test_workers_that_are_killed_before_they_are_known_are_replaced(own, own_ser
     # A worker is known some milliseconds after its fork; to look takes microseconds.
     while len(killed) < 12 and time.monotonic() < end:
         for pid in set(children.read_text().split()) - killed:
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
             killed.add(pid)
     assert eventually(lambda: scope_of(own, "empty").serving_workers == 2, 60)
     assert eventually(lambda: scope_of(own, "default").serving_workers == 1, 60)

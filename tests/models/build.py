@@ -366,18 +366,18 @@ def retain(path: str) -> None:
 
 @model
 def hungry(path: str) -> None:
-    """`take` has `n` random numbers in memory while it runs, and answers their sum; `keep` keeps `n` numbers more, and
-    answers how many it has.
+    """`take` has `n` random numbers in memory while it runs, and answers their sum; `keep` keeps a tensor of `n`
+    numbers for good, and answers how many tensors it has.
     """
-    module = tf.Module()
-    module.kept = kept = tf.Variable(tf.zeros([0]), shape=tf.TensorShape([None]), name="kept")
 
     def keep(n: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"kept": tf.size(kept.assign(tf.concat([kept, tf.ones([n])], 0)))}
+        queue = tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], shared_name="kept")
+        with tf.control_dependencies([tf.raw_ops.QueueEnqueueV2(handle=queue, components=[tf.ones([n])])]):
+            return {"kept": tf.raw_ops.QueueSizeV2(handle=queue)}
 
     functions = {"take": lambda n: {"sum": tf.reduce_sum(tf.random.uniform([n]))}, "keep": keep}
     spec = [tf.TensorSpec([], tf.int32, "n")]
-    save_signatures(path, module, {name: tf.function(f, input_signature=spec) for name, f in functions.items()})
+    save_signatures(path, tf.Module(), {name: tf.function(f, input_signature=spec) for name, f in functions.items()})
 
 
 def _resources(path: str, step: int) -> None:

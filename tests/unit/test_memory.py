@@ -95,14 +95,26 @@ def test_a_bound_that_was_there_before_stays(process: Process) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
     bound(process.pid, most + 400 * MB)
     assert not process.may("keep", 200)
-    bound(process.pid, None)
-    assert not process.may("keep", 200)
-    assert process.may("keep", 50)
+    bound(process.pid, most - 50 * MB)
+    assert not process.may("keep", 80)
+    assert process.may("keep", 20)
 
 
 def test_bounds_may_be_as_large_as_numbers_are(process: Process) -> None:
     bound(process.pid, 1 << 65)
     assert process.may("keep", 100)
+
+
+@pytest.mark.parametrize("name", [b"x kB", b"\xff\xfe", b"RssAnon:\t1"])
+def test_a_process_may_have_any_name(name: bytes) -> None:
+    program = f"import ctypes; ctypes.CDLL(None).prctl(15, {name!r}); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert used_by(process.pid).anonymous > MB
+        process.communicate("\n")
 
 
 def test_what_a_process_uses_is_told(process: Process) -> None:

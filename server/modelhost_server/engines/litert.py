@@ -15,7 +15,7 @@ from ..errors import ModelhostError, Reason, brief
 from ..tensors import RawTensor, SignatureSpec, TensorSpec, VariableSpec
 from . import optimised_maker
 from .artifact import FULL_PRECISION, is_artifact, read_artifact
-from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, OutputSink, Progress, out_of_memory
+from .base import LITERT, EngineFailure, EngineOptions, LoadRequest, NotForEngine, OutputSink, Progress, out_of_memory
 from .litert_file import FileDescription, FileSignature, check_file, describe
 from .litert_interpreter import Instance, Places, ShapesRefused
 from .litert_pool import InstancePool, Running, new_instance
@@ -222,7 +222,8 @@ class LitertModel:
     def _failure(self, error: Exception) -> Exception:
         why = first_line(error)
         if not self._stands_alone:
-            return EngineFailure(why)
+            # What there is no memory for now says nothing of the engine.
+            return NotForEngine(why) if isinstance(error, MemoryError) else EngineFailure(why)
         if isinstance(error, ShapesRefused):
             return ModelhostError(Reason.MODEL_REJECTED_INPUT, f"the model does not take inputs of these shapes: {why}")
         if isinstance(error, MemoryError):

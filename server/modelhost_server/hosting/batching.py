@@ -104,7 +104,7 @@ class Batching:
 
     def note_too_large(self, count: int) -> None:
         """Notes that there was no memory for a batch of so many predictions."""
-        self._learnt.limit(count // 2)
+        self._learnt.note_too_large(count)
 
     # Whether
 

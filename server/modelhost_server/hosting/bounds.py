@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from ..memory import Used, bound, used_by
+from ..memory import bound, used_by
 from ..store.records import Scope
 from ..workers.worker import Worker
 
@@ -27,7 +27,8 @@ _LOOKS = 10
 
 @dataclass(slots=True)
 class _Account:
-    # What the worker had when its limit was changed.
+    # The limit that the worker has, in bytes, 0 for none; and what it used when that was set.
+    limit: int = 0
     granted: int = 0
     # Looks in a row at which it had more than it may for a while, and the calls it had refused before these.
     looks: int = 0
@@ -50,64 +51,13 @@ class Bounds:
 
     def put_on(self, worker: Worker) -> None:
         """Has what a worker takes from now on, beyond its bound, fail rather than take the machine's memory: the
-        engines tell of it as of any failure, and the worker goes on.
+        engines tell of it as of any failure, and the worker goes on. What it uses when the limit changes is its own.
         """
-        if self._limit():
-            self._try(worker, self._bound)
-
-    def change(self, workers: Collection[Worker]) -> None:
-        """Has workers take a new limit. What they use already is never too much."""
-        for worker in workers:
-            self._try(worker, self._change)
-
-    def look_after(self, workers: Collection[Worker]) -> list[Worker]:
-        """Has the bounds leave room for the stacks of as many threads as there are by now. To be called every second.
-
-        Returns:
-            Those that keep too much, and therefore had to refuse calls.
-        """
-        self._accounts = {worker: account for worker, account in self._accounts.items() if worker in workers}
-        if not self._limit():
-            return []
-        for worker in workers:
-            self._try(worker, self._look_at)
-        full = [worker for worker, account in self._accounts.items() if _is_full(worker, account)]
-        for worker in full:
-            # Told of again when it is still there after as many looks.
-            self._accounts[worker].looks = 0
-        return full
-
-    def _look_at(self, worker: Worker) -> None:
-        used, account = self._bound(worker), self._account(worker)
-        if used.anonymous > self._most(worker):
-            account.looks += 1
-        else:
-            account.looks, account.refusals = 0, worker.link.refusals
-
-    def _change(self, worker: Worker) -> None:
-        self._account(worker).granted = used_by(worker.pid).anonymous
-        if self._limit():
-            self._bound(worker)
-        else:
-            bound(worker.pid, None)
-
-    def _account(self, worker: Worker) -> _Account:
-        return self._accounts.setdefault(worker, _Account())
-
-    def _most(self, worker: Worker) -> int:
-        return max(worker.baseline + _PEAK * self._limit(), self._account(worker).granted)
-
-    def _bound(self, worker: Worker) -> Used:
-        used, config = used_by(worker.pid), self._scope.config
-        # Interpreters, each with threads of its own, are made when calls overlap.
-        soon = config.max_in_flight * max(config.intra_op_threads, config.alone_threads)
-        threads = used.threads + soon + _ENGINE_THREADS_PER_CORE * (os.cpu_count() or 1)
-        bound(worker.pid, self._most(worker) + _RESERVED_BYTES + threads * _STACK_BYTES)
-        return used
-
-    def _try(self, worker: Worker, action: Callable[[Worker], object]) -> None:
+        account = self._accounts.setdefault(worker, _Account())
+        if not (self._limit() or account.limit):
+            return
         try:
-            action(worker)
+            self._put_on(worker, account)
         except ProcessLookupError:
             # It has ended, which others are told.
             return
@@ -118,6 +68,45 @@ class Bounds:
                     self._scope.name, worker.pid, error.strerror,
                 )  # fmt: skip
             self._is_warned = True
+
+    def look_after(self, workers: Collection[Worker]) -> list[Worker]:
+        """Has the bounds leave room for the stacks of as many threads as there are by now. To be called every second.
+
+        Args:
+            workers: all that there are.
+
+        Returns:
+            Those that keep too much, and therefore had to refuse calls.
+        """
+        self._accounts = {worker: account for worker, account in self._accounts.items() if worker in workers}
+        for worker in workers:
+            self.put_on(worker)
+        full = [worker for worker, account in self._accounts.items() if _is_full(worker, account)]
+        for worker in full:
+            # Told of again when it is still there after as many looks.
+            self._accounts[worker].looks = 0
+        return full
+
+    def _put_on(self, worker: Worker, account: _Account) -> None:
+        limit, used = self._limit(), used_by(worker.pid)
+        if limit != account.limit:
+            account.limit, account.granted = limit, used.anonymous
+        if not limit:
+            bound(worker.pid, None)
+            return
+        most = max(worker.baseline + _PEAK * limit, account.granted)
+        bound(worker.pid, most + self._reserved(used.threads))
+        if used.anonymous > most:
+            account.looks += 1
+        else:
+            account.looks, account.refusals = 0, worker.link.refusals
+
+    def _reserved(self, threads: int) -> int:
+        config = self._scope.config
+        # Some engines have threads for each call that runs beside others. They come one after the other.
+        soon = 2 * config.max_in_flight + config.intra_op_threads + config.alone_threads
+        soon += _ENGINE_THREADS_PER_CORE * len(os.sched_getaffinity(0))
+        return _RESERVED_BYTES + (threads + soon) * _STACK_BYTES
 
 
 def _is_full(worker: Worker, account: _Account) -> bool:

@@ -201,7 +201,7 @@ class ScopeKeeper:
 
     def keep_bounds(self) -> None:
         """Has the bounds of the workers follow what they do. One that keeps what others need is replaced."""
-        for worker in self._bounds.look_after(tuple(self.workers.serving)):
+        for worker in self._bounds.look_after(tuple(self.workers.all)):
             logger.warning("scope '%s': worker %d keeps too much memory; replacing it", self.scope.name, worker.pid)
             self._begin_renewing([worker])
 
@@ -224,9 +224,9 @@ class ScopeKeeper:
         """
         config = self.scope.config
         self._resize()
+        for worker in self.workers.all:
+            self._bounds.put_on(worker)
         await self._staffing.shrink()
-        if old.memory_limit_bytes != config.memory_limit_bytes:
-            self._bounds.change(self.workers.all)
         if (old.intra_op_threads, old.alone_threads, old.inter_op_threads, old.max_in_flight) != (
             config.intra_op_threads, config.alone_threads, config.inter_op_threads, config.max_in_flight,
         ):  # fmt: skip

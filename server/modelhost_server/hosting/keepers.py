@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from ..store.records import EngineChoice, Scope, Version
 from .keeper import ScopeKeeper
 from .means import Means
+
+logger = logging.getLogger(__name__)
 
 
 class Keepers:
@@ -46,7 +49,10 @@ class Keepers:
     def keep_bounds(self) -> None:
         """See ScopeKeeper."""
         for keeper in self._keepers.values():
-            keeper.keep_bounds()
+            try:
+                keeper.keep_bounds()
+            except Exception:
+                logger.exception("scope '%s': the bounds of its workers cannot be kept", keeper.scope.name)
 
     # Of versions
 

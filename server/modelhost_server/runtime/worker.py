@@ -89,6 +89,8 @@ class Worker:
         self._slots = Slots()
         # About how many; lanes do not wait for one another to count.
         self._runs = 0
+        # A call found no memory, since memory was last given back.
+        self._lacks_memory = False
         self._loaders = ThreadPoolExecutor(_LOAD_THREADS, "loader", _step_back)
         # What a prediction waits for: a version that was evicted, and room for it. On a busy machine idle time is rare.
         self._awaited = ThreadPoolExecutor(1, "awaited", _step_aside)
@@ -108,7 +110,9 @@ class Worker:
         while True:
             before = self._runs
             time.sleep(_IDLE_SECONDS)
-            if given != self._runs == before:
+            # Where others need it, it is not kept for the next one.
+            if self._lacks_memory or given != self._runs == before:
+                self._lacks_memory = False
                 give_back()
                 self._outputs.trim()
                 given = self._runs
@@ -166,7 +170,9 @@ class Worker:
     def _send_error(self, call: int, error: Exception, held: Sequence[int] = ()) -> None:
         if isinstance(error, MemoryError):
             error = out_of_memory("the worker has none left")
-        if not isinstance(error, ModelhostError):
+        if isinstance(error, ModelhostError):
+            self._lacks_memory |= error.reason is Reason.MEMORY_LIMIT
+        else:
             traceback.print_exception(error)
             error = ModelhostError(Reason.INTERNAL, f"the worker failed with {type(error).__name__}; its log says more")
         self._send(frames.json_frame(Kind.ERROR, call, {**error.to_json(), "held": held}))
@@ -224,6 +230,8 @@ class Worker:
         except EngineFailure as failure:
             # No other engine stands behind this one.
             raise ModelhostError(Reason.MODEL_EXECUTION_FAILED, f"the model failed: {failure}") from None
+        except MemoryError:
+            raise out_of_memory("the worker has none left") from None
         finally:
             use.end()
 

@@ -71,6 +71,14 @@ class BatchSize:
         """Tries no larger ones than this."""
         self._most = min(self._most, max(1, most))
 
+    def note_too_large(self, count: int) -> None:
+        """Notes that there was no memory for a batch of so many predictions: for a while, they are smaller."""
+        while self.size >= max(2, count):
+            self.size //= 2
+        self._patience = _TRY_AGAIN
+        if larger := self._sizes.get(2 * self.size):
+            larger.forget()
+
     def note(self, count: int, ns: int) -> None:
         """Notes that a batch of so many predictions took so long."""
         if count & (count - 1):

@@ -168,8 +168,13 @@ class WorkerSockets:
         inputs, outputs = Arena(self.inputs), Arena(self.outputs)
         os.close(self.inputs)
         os.close(self.outputs)
-        _, link = await loop.create_unix_connection(lambda: WorkerLink(inputs, outputs), sock=self.sock)
-        await loop.connect_read_pipe(lambda: _LogReader(name, lines), os.fdopen(self.log_read, "rb", buffering=0))
+        transport, link = await loop.create_unix_connection(lambda: WorkerLink(inputs, outputs), sock=self.sock)
+        try:
+            await loop.connect_read_pipe(lambda: _LogReader(name, lines), os.fdopen(self.log_read, "rb", buffering=0))
+        except BaseException:
+            # A worker that nobody knows ends by itself, once its socket is closed.
+            transport.close()
+            raise
         return Worker(name, pid, link, lines, kill)
 
     def close(self) -> None:
