@@ -90,6 +90,22 @@ def test_a_limit_holds():
     assert learn(size, fixed_and_linear) == 4
 
 
+def test_a_size_that_found_no_memory_is_left_for_a_while():
+    size = BatchSize(128)
+    assert learn(size, fixed_and_linear) == 128
+    size.note_too_large(128)
+    assert size.choose(1000) == 64
+    size.note_too_large(16)
+    assert {size.choose(1000)} == {learn(size, fixed_and_linear, batches=500)} == {8}
+    assert learn(size, fixed_and_linear, batches=10_000) == 128
+
+
+def test_one_prediction_is_never_too_many():
+    size = BatchSize(128)
+    size.note_too_large(1)
+    assert size.choose(1000) == 1
+
+
 def test_odd_batches_say_nothing():
     size = BatchSize(128)
     for _ in range(100):
