@@ -246,11 +246,14 @@ class ModelManager:
                 time.sleep(_POLL)
                 continue
             states = {version.version: version.state for version in info.versions}
-            if last == states and not {"LOADING", "UNLOADING"} & set(states.values()):
+            if last == (states, info.labels) and not {"LOADING", "UNLOADING"} & set(states.values()):
                 return info
             # Twice the same: what a call that broke has begun may only be about to show.
-            last = states
+            last = (states, info.labels)
             time.sleep(3 * _POLL)
+            # What is seen need not be on the disk, unless something that came later is.
+            if self._attempt("barrier", "", lambda: self._client.create_scope("default", exist_ok=True)).code:
+                last = None
         self._judge.violate(f"{self.model.full_name} does not come to rest: {last}")
         return None
 

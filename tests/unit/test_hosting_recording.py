@@ -327,6 +327,34 @@ async def test_a_request_that_was_carried_out_is_remembered_though_nothing_can_b
         assert not store.find_unload(again)[1]
 
 
+async def test_a_request_is_never_on_the_disk_without_what_it_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[Any, Any]] = []
+    write = Database.write
+
+    def noting(database: Database, rows: Any, revision: int) -> None:
+        written.append(rows)
+        write(database, rows, revision)
+
+    async with recorded(tmp_path) as (store, changes):
+        await changes.keep_scope(store.create_scope("a", CONFIG)[0])
+        monkeypatch.setattr(Database, "write", noting)
+        asked = LoadRequest("a", "m", 1, "/m", OPTIONS, request_id="load")
+        version, _ = store.accept_load(asked)
+        loading = changes.keep_load(version, asked, None)
+        # A task may begin later than the thread that writes.
+        await asyncio.sleep(0.05)
+        assert await loading is None
+        unload_asked = UnloadRequest("a", "m", 1, request_id="unload")
+        versions, _ = store.find_unload(unload_asked)
+        leaving = changes.begin_unload(versions, unload_asked)
+        await asyncio.sleep(0.05)
+        assert await leaving is None
+    with_requests = [rows for rows in written if any(key[0] == "requests" for key in rows)]
+    assert [rows["versions", "a", "m", 1] is None for rows in with_requests] == [False, True]
+
+
 async def test_what_was_built_on_a_change_that_is_undone_is_undone_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,12 +106,19 @@ class Changes:
                 self._put_back_labels(model, request.labels, before)
         return error
 
-    async def begin_unload(self, versions: Sequence[Version], request: UnloadRequest) -> Undone:
-        """Has versions not come back, then retires them: one that is being unloaded cannot be kept any more."""
+    def begin_unload(self, versions: Sequence[Version], request: UnloadRequest) -> Coroutine[Any, Any, Undone]:
+        """Has versions not come back, then retires them: one that is being unloaded cannot be kept any more.
+
+        To be called in the step that remembers the request, so that one transaction has both: of a request that is
+        known to be on the disk it is taken for granted that what it asked for is, too.
+        """
         staying = [version for version in versions if version.phase is not Phase.UNLOADED]
         for version in staying:
             version.is_leaving = True
         self._recording.mark_model(request.scope, request.model)
+        return self._unload(versions, staying, request)
+
+    async def _unload(self, versions: Sequence[Version], staying: Sequence[Version], request: UnloadRequest) -> Undone:
         is_recorded = request.request_id or any(version.is_kept for version in versions)
         error = await self._written() if is_recorded else None
         if error is None or self._recording.has_request(UNLOAD, request.memory_id):

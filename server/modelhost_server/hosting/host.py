@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..store.store import Store
 from ..workers.template import Templates
 from .admission import Admission, Budget
 from .background import Background
-from .changes import Changes
+from .changes import Changes, Undone
 from .cleaning import FILES, MODELS, OVERRIDES, SAMPLES, WORK, Cleaner, remove_unused
 from .conversion import Conversion
 from .converting import Converting
@@ -304,13 +304,14 @@ class Host:
         """
         request = replace(request, scope=self.store.scope(request.scope).name)
         versions, _ = self.store.find_unload(request)
-        await self._changes.carry_out(self._leave_and_unload(versions, request))
+        leaving = self._changes.begin_unload(versions, request)
+        await self._changes.carry_out(self._leave_and_unload(versions, leaving))
         if wait:
             await self.unloads.carry_out(versions)
         return versions
 
-    async def _leave_and_unload(self, versions: Sequence[Version], request: UnloadRequest) -> ModelhostError | None:
-        error = await self._changes.begin_unload(versions, request)
+    async def _leave_and_unload(self, versions: Sequence[Version], leaving: Awaitable[Undone]) -> Undone:
+        error = await leaving
         if error is None:
             self.unloads.start(versions)
         return error
