@@ -630,3 +630,10 @@ def test_values_are_read_one_at_a_time_by_an_operation_for_each_dtype() -> None:
         assert (read.op, list(read.attr["dtypes"].list.type)) == ("RestoreV2", [dtype])
         assert list(read.input[:2]) == [build.PREFIX, build.KEY]
         assert list(nodes[read.input[2]].attr["value"].tensor.string_val) == [b""]
+
+
+def test_a_damaged_assignment_assigns_nothing() -> None:
+    left = graphs.unassigned(
+        [variable("v"), variable("w"), node("a", op="AssignVariableOp"), node("b", "w", op="Assign")]
+    )
+    assert names(left) == ["v"]

@@ -155,9 +155,15 @@ def variable_spec(node: pb.NodeDef) -> VariableSpec:
     return VariableSpec(name, node.attr["dtype"].type % REF_DTYPE, (-1,) if shape is None else shape)
 
 
+def _assigned(nodes: Iterable[pb.NodeDef]) -> set[str]:
+    """The names of the variables that nodes assign. A damaged node need not say which."""
+    assigning = (node for node in nodes if node.op in ("Assign", "AssignVariableOp"))
+    return {node_name(reference) for node in assigning for reference in node.input[:1]}
+
+
 def unassigned(nodes: Sequence[pb.NodeDef]) -> list[pb.NodeDef]:
     """The variables among `nodes` that none of these assigns: their values must come from a checkpoint."""
-    assigned = {node_name(node.input[0]) for node in nodes if node.op in ("Assign", "AssignVariableOp")}
+    assigned = _assigned(nodes)
     return [node for node in variable_nodes(nodes) if node.name not in assigned]
 
 
@@ -189,7 +195,7 @@ def find_restores(
                 return None
     initialiser = init_op(meta_graph)
     initialising = reachable(meta_graph.graph_def, [initialiser]) if initialiser else []
-    assigned = {node_name(node.input[0]) for node in initialising if node.op == "AssignVariableOp"}
+    assigned = _assigned(initialising)
     restores = []
     for node in nodes:
         if node.op in ("VariableV2", "Variable"):
